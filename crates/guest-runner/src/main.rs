@@ -1,3 +1,79 @@
-//! See the crate description.
+//! The guest-runner: PID 1 inside every microVM.
+//!
+//! It makes the guest usable, then runs what the host asks for and reports how it ended:
+//!
+//! ```text
+//!   boot        mounts, modules, overlay root, loopback, cgroups
+//!   transport   connections from the host: vsock, or the link over a virtio-serial port
+//!     ├── port 5000  original   one request, one response
+//!     └── port 5001  session    many execs, streams, files
+//!           ├── exec   one program: spawn, pump its bytes, kill its tree, tell the outcome
+//!           └── files  put and get, confined
+//!   reaper      the main thread: collects every child, ours and orphans
+//! ```
+//!
+//! It is plain threads and `poll`, and trusts nothing that it runs: programs are another user,
+//! without privileges, in a cgroup of their own. It never panics on what they do; when it cannot
+//! go on it says why on the console and the microVM ends.
 
-fn main() {}
+mod boot;
+mod cgroup;
+mod console;
+mod exec;
+mod files;
+mod original;
+mod reaper;
+mod session;
+mod transport;
+mod wake;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::reaper::Reaper;
+
+/// What every connection needs to serve its requests.
+pub(crate) struct Guest {
+    /// Collects the children that execs start.
+    pub(crate) reaper: Reaper,
+    /// The cgroup that holds those of all execs.
+    pub(crate) execs: cgroup::Cgroup,
+    /// Facts for the welcome message.
+    pub(crate) facts: boot::Facts,
+}
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("firelane-guest is the init program of a Firelane microVM; it does nothing else");
+        return ExitCode::from(2);
+    }
+    if let Err(error) = run() {
+        console::log(&format!("cannot go on: {}", console::chain(&error)));
+    }
+    // The driver sees the reset as the end of the microVM; the console tells it why.
+    boot::reset()
+}
+
+/// Why the guest cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum GuestError {
+    #[error("cannot prepare the guest")]
+    Boot(#[from] boot::BootError),
+    #[error("cannot listen for the host")]
+    Transport(#[from] transport::TransportError),
+    #[error("cannot collect children")]
+    Reap(#[source] std::io::Error),
+}
+
+fn run() -> Result<(), GuestError> {
+    let reaper = Reaper::block_signals().map_err(GuestError::Reap)?;
+    let prepared = boot::prepare()?;
+    let listeners = transport::open()?;
+    let guest = Arc::new(Guest {
+        reaper,
+        execs: prepared.execs,
+        facts: prepared.facts.ready_now(),
+    });
+    transport::serve(listeners, &guest)?;
+    guest.reaper.run().map_err(GuestError::Reap)
+}

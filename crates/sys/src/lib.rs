@@ -1,1 +1,13 @@
-//! See the crate description.
+//! The host's syscall work, and all unsafe code on the host.
+//!
+//! - [`jail`]: the program a VMM is started through: gives up rights, then becomes the VMM.
+//! - [`cgroup`]: bounds on a VMM from outside, cgroup v2 or v1.
+//! - [`process`]: processes that may be gone and their number reused.
+//! - [`kvm`]: whether this host's KVM answers.
+//! - [`tsc`]: the rate of the time-stamp counter.
+
+pub mod cgroup;
+pub mod jail;
+pub mod kvm;
+pub mod process;
+pub mod tsc;

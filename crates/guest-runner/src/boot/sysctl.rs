@@ -1,0 +1,37 @@
+//! Kernel settings that take away what a program does not need.
+
+use std::fs;
+use std::io;
+
+use super::BootError;
+
+/// Setting and value. Sources: Linux, `Documentation/admin-guide/sysctl/` (6.1).
+const SETTINGS: [(&str, &str); 12] = [
+    ("kernel/dmesg_restrict", "1"),
+    ("kernel/kptr_restrict", "2"),
+    ("kernel/perf_event_paranoid", "3"),
+    ("kernel/unprivileged_bpf_disabled", "1"),
+    ("kernel/sysrq", "0"),
+    ("kernel/panic", "-1"),
+    ("kernel/yama/ptrace_scope", "1"),
+    ("fs/protected_symlinks", "1"),
+    ("fs/protected_hardlinks", "1"),
+    ("fs/protected_fifos", "2"),
+    ("fs/protected_regular", "2"),
+    ("user/max_user_namespaces", "0"),
+];
+
+/// Applies the settings; one that this kernel does not have has nothing to restrict.
+pub(crate) fn harden() -> Result<(), BootError> {
+    SETTINGS.into_iter().try_for_each(|(name, value)| {
+        let path = format!("/proc/sys/{name}");
+        match fs::write(&path, value) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BootError::File {
+                action: "write",
+                path: path.into(),
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    })
+}

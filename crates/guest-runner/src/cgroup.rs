@@ -1,0 +1,113 @@
+//! The guest's own cgroup v2 tree: one group for all execs, one below it for each.
+//!
+//! Source of the file formats: Linux, `Documentation/admin-guide/cgroup-v2.rst` (6.1).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the tree is mounted.
+pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
+const CONTROLLERS: &str = "+memory +pids +cpu";
+
+/// A cgroup that we made.
+pub(crate) struct Cgroup {
+    path: PathBuf,
+}
+
+/// Bounds of a cgroup.
+pub(crate) struct Bounds {
+    /// Bytes, files in memory included.
+    pub(crate) memory_bytes: u64,
+    /// Processes and threads.
+    pub(crate) processes: u32,
+}
+
+impl Cgroup {
+    /// The group that holds all execs, so that together they cannot starve the guest-runner.
+    pub(crate) fn for_execs(bounds: &Bounds) -> io::Result<Cgroup> {
+        write(Path::new(MOUNT), "cgroup.subtree_control", CONTROLLERS)?;
+        let group = Cgroup::make(Path::new(MOUNT).join("execs"), bounds)?;
+        group.write("cgroup.subtree_control", CONTROLLERS)?;
+        // The guest-runner must get the processor when a fork bomb wants all of it.
+        group.write("cpu.weight", "1")?;
+        Ok(group)
+    }
+
+    /// A group below this one. When one of its processes is killed for memory, all are.
+    pub(crate) fn child(&self, name: &str, bounds: &Bounds) -> io::Result<Cgroup> {
+        let group = Cgroup::make(self.path.join(name), bounds)?;
+        group.write("memory.oom.group", "1")?;
+        Ok(group)
+    }
+
+    fn make(path: PathBuf, bounds: &Bounds) -> io::Result<Cgroup> {
+        fs::create_dir(&path)?;
+        let group = Cgroup { path };
+        group.write("memory.max", &bounds.memory_bytes.to_string())?;
+        group.write("pids.max", &bounds.processes.to_string())?;
+        Ok(group)
+    }
+
+    /// The file through which a process joins.
+    pub(crate) fn procs(&self) -> io::Result<fs::File> {
+        fs::File::options()
+            .write(true)
+            .open(self.path.join("cgroup.procs"))
+    }
+
+    /// Kills every process in the group, however it detached itself.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Whether any process is left.
+    pub(crate) fn populated(&self) -> io::Result<bool> {
+        Ok(self.counter("cgroup.events", "populated")? != 0)
+    }
+
+    /// Whether the memory bound killed a process.
+    pub(crate) fn out_of_memory(&self) -> io::Result<bool> {
+        Ok(self.counter("memory.events", "oom_kill")? != 0)
+    }
+
+    /// CPU time used, in microseconds.
+    pub(crate) fn cpu_us(&self) -> io::Result<u64> {
+        self.counter("cpu.stat", "usage_usec")
+    }
+
+    /// The most memory used at once, in bytes.
+    pub(crate) fn peak_memory_bytes(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(self.path.join("memory.peak"))?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
+    /// The bound on memory, in bytes.
+    pub(crate) fn memory_bytes(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(self.path.join("memory.max"))?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
+    /// Removes the group; it must be empty.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir(&self.path)
+    }
+
+    fn counter(&self, file: &str, key: &str) -> io::Result<u64> {
+        let text = fs::read_to_string(self.path.join(file))?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        let value = value.ok_or_else(|| io::Error::other(format!("{file} has no {key}")))?;
+        value.parse().map_err(io::Error::other)
+    }
+
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        write(&self.path, file, value)
+    }
+}
+
+fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    fs::write(folder.join(file), value)
+        .map_err(|error| io::Error::new(error.kind(), format!("{file}: {error}")))
+}

@@ -1,0 +1,63 @@
+//! Which program runs a language's source.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use firelane_guest_proto::Lang;
+
+/// `PATH` of every program.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Names to try, best first.
+const fn candidates(lang: Lang) -> &'static [&'static str] {
+    match lang {
+        Lang::Python => &["python3", "python2", "python"],
+        Lang::Bash => &["bash"],
+        Lang::Node => &["node", "nodejs"],
+        Lang::Ruby => &["ruby"],
+        Lang::Rust => &["rustc"],
+    }
+}
+
+/// The first interpreter of `lang` that the template has.
+pub(crate) fn find(lang: Lang) -> Option<PathBuf> {
+    candidates(lang).iter().find_map(|name| on_path(name))
+}
+
+/// Names tried for `lang`, for messages.
+pub(crate) fn tried(lang: Lang) -> String {
+    candidates(lang).join(", ")
+}
+
+/// The program that `name` means: a path if it has a slash, else the first on `PATH`.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|path| executable(path));
+    }
+    PATH.split(':')
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| executable(path))
+}
+
+fn executable(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The command line that runs the source file `file` in the working directory.
+///
+/// Rust is compiled first; what the compiler says goes to stderr, and its exit code is the
+/// program's when it fails.
+pub(crate) fn command_line(lang: Lang, interpreter: &Path, file: &str) -> Vec<String> {
+    let interpreter = interpreter.to_string_lossy().into_owned();
+    match lang {
+        Lang::Rust => {
+            let script = "\"$0\" --edition 2021 -C debuginfo=0 -o ./main \"$1\" >&2 </dev/null \
+                          || exit $?; exec ./main";
+            ["/bin/sh", "-c", script, &interpreter, file]
+                .map(String::from)
+                .to_vec()
+        }
+        _ => vec![interpreter, file.into()],
+    }
+}

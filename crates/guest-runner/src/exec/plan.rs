@@ -1,0 +1,165 @@
+//! From a request to everything that `spawn` needs: checked, looked up, written to disk.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use firelane_guest_proto::message::{
+    ExecSpec, Limits, MAX_ARGS, MAX_ENV, Program, PtySize, Refused, RefusedCode,
+};
+use firelane_guest_proto::{Lang, MAX_CODE_BYTES};
+use rustix::fs::{Mode, OFlags, fchown, openat};
+use rustix::process::{Gid, Uid};
+
+use super::{USER_ID, interpreter, refused};
+use crate::files;
+
+/// What to start, where, and within which bounds.
+pub(crate) struct Plan {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) cwd: OwnedFd,
+    pub(crate) limits: Limits,
+    pub(crate) pty: Option<PtySize>,
+    /// The interpreter or program, for the outcome.
+    pub(crate) interpreter: String,
+}
+
+impl Plan {
+    /// Checks the request, finds the interpreter and writes the source file. `number` names a
+    /// fresh working directory if the request names none.
+    pub(crate) fn make(spec: ExecSpec, number: u64) -> Result<Plan, Refused> {
+        let invalid = |message: &str| refused(RefusedCode::Invalid, message.into());
+        if spec.env.len() > MAX_ENV {
+            return Err(invalid("too many environment variables"));
+        }
+        let path = spec
+            .cwd
+            .clone()
+            .unwrap_or_else(|| format!("/work/exec-{number}"));
+        let folder = files::Place::parse(&path)?.make_folder()?;
+        let env = environment(&spec, &path)?;
+        let (command_line, interpreter) = match &spec.program {
+            Program::Code { lang, source } => {
+                if source.len() > MAX_CODE_BYTES {
+                    return Err(invalid("the source is over 1 MiB"));
+                }
+                let interpreter = interpreter::find(*lang).ok_or_else(|| no_interpreter(*lang))?;
+                let file = format!("main.{}", lang.extension());
+                write_source(&folder, &file, source)?;
+                (
+                    interpreter::command_line(*lang, &interpreter, &file),
+                    interpreter,
+                )
+            }
+            Program::Command { argv } => {
+                let name = argv
+                    .first()
+                    .ok_or_else(|| invalid("the command is empty"))?;
+                if argv.len() > MAX_ARGS || argv.iter().any(|arg| arg.contains('\0')) {
+                    return Err(invalid(
+                        "the command has too many arguments, or one with a NUL",
+                    ));
+                }
+                let program = interpreter::on_path(name).ok_or_else(|| {
+                    refused(
+                        RefusedCode::NoInterpreter,
+                        format!("no command '{name}' in this template"),
+                    )
+                })?;
+                (argv.clone(), program)
+            }
+        };
+        let interpreter_name = interpreter.to_string_lossy().into_owned();
+        let mut words = command_line.into_iter();
+        let first = words
+            .next()
+            .ok_or_else(|| invalid("the command is empty"))?;
+        let program = interpreter::on_path(&first).ok_or_else(|| {
+            refused(
+                RefusedCode::NoInterpreter,
+                format!("no '{first}' in this template"),
+            )
+        })?;
+        Ok(Plan {
+            program,
+            args: words.collect(),
+            env,
+            cwd: folder,
+            limits: spec.limits,
+            pty: spec.pty,
+            interpreter: interpreter_name,
+        })
+    }
+}
+
+fn no_interpreter(lang: Lang) -> Refused {
+    let message = format!(
+        "no interpreter for {lang} in this template (tried {})",
+        interpreter::tried(lang)
+    );
+    refused(RefusedCode::NoInterpreter, message)
+}
+
+fn environment(spec: &ExecSpec, cwd: &str) -> Result<BTreeMap<String, String>, Refused> {
+    let mut env: BTreeMap<String, String> = [
+        ("PATH", interpreter::PATH),
+        ("HOME", "/home/user"),
+        ("USER", "user"),
+        ("LOGNAME", "user"),
+        ("SHELL", "/bin/bash"),
+        ("LANG", "C.UTF-8"),
+        ("PWD", cwd),
+        ("FIRELANE_TRACE_ID", &spec.trace_id),
+    ]
+    .map(|(name, value)| (name.into(), value.into()))
+    .into();
+    if spec.pty.is_some() {
+        env.insert("TERM".into(), "xterm-256color".into());
+    }
+    for (name, value) in &spec.env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            let message = format!(
+                "'{}' cannot be an environment variable",
+                name.escape_debug()
+            );
+            return Err(refused(RefusedCode::Invalid, message));
+        }
+        env.insert(name.clone(), value.clone());
+    }
+    Ok(env)
+}
+
+/// Writes the source into the working directory; a file that is there already stays.
+fn write_source(folder: &OwnedFd, name: &str, source: &[u8]) -> Result<(), Refused> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file =
+        openat(folder, name, flags, Mode::from_raw_mode(0o644)).map_err(|errno| match errno {
+            rustix::io::Errno::EXIST => refused(
+                RefusedCode::Invalid,
+                format!(
+                    "the working directory has a {name} already, which is the program's own name"
+                ),
+            ),
+            errno => refused(
+                RefusedCode::Exhausted,
+                format!("cannot make {name}: {errno}"),
+            ),
+        })?;
+    let written = fchown(
+        &file,
+        Some(Uid::from_raw(USER_ID)),
+        Some(Gid::from_raw(USER_ID)),
+    )
+    .map_err(std::io::Error::from)
+    .and_then(|()| File::from(file).write_all(source));
+    written.map_err(|error| {
+        refused(
+            RefusedCode::Exhausted,
+            format!("cannot write {name}: {error}"),
+        )
+    })
+}

@@ -1,0 +1,257 @@
+//! Starts a program with nothing but what it needs: its own user, session, cgroup and limits.
+
+#![expect(
+    unsafe_code,
+    reason = "the child must give up its rights between fork and exec"
+)]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use firelane_guest_proto::message::{PtySize, Refused, RefusedCode};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Resource, Rlimit};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+
+use super::plan::Plan;
+use super::{USER_ID, refused};
+use crate::Guest;
+use crate::cgroup::{Bounds, Cgroup};
+use crate::reaper::Watch;
+use crate::wake::Wake;
+
+/// Processes and threads of one exec, unless the request says otherwise.
+const DEFAULT_PROCESSES: u32 = 512;
+/// Open files of one process.
+const OPEN_FILES: u64 = 4096;
+/// Highest capability number of Linux 6.1 (`CAP_CHECKPOINT_RESTORE`).
+const LAST_CAPABILITY: libc::c_ulong = 40;
+
+/// A program that was started.
+pub(crate) struct Running {
+    pub(crate) pid: Pid,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) group: Cgroup,
+    /// Our end of its standard input; of its terminal if it has one.
+    pub(crate) stdin: Option<OwnedFd>,
+    /// Our ends of what it writes; one if it has a terminal.
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// The program's ends.
+struct Theirs {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+struct Ours {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
+impl Running {
+    pub(crate) fn start(
+        guest: &Guest,
+        plan: &Plan,
+        number: u64,
+        wake: &Arc<Wake>,
+    ) -> Result<Running, Refused> {
+        let exhausted = |error: io::Error| {
+            refused(
+                RefusedCode::Exhausted,
+                format!("cannot start the program: {error}"),
+            )
+        };
+        let bounds = bounds(guest, plan).map_err(exhausted)?;
+        let group = guest
+            .execs
+            .child(&format!("exec-{number}"), &bounds)
+            .map_err(exhausted)?;
+        let started = start_in(guest, plan, &group, wake);
+        match started {
+            Ok((ours, pid, watch)) => Ok(Running {
+                pid,
+                watch,
+                group,
+                stdin: Some(ours.stdin),
+                stdout: ours.stdout,
+                stderr: ours.stderr,
+            }),
+            Err(error) => {
+                // The group is empty: its only process never came to be.
+                drop(group.remove());
+                Err(exhausted(error))
+            }
+        }
+    }
+}
+
+fn bounds(guest: &Guest, plan: &Plan) -> io::Result<Bounds> {
+    let all = guest.execs.memory_bytes()?;
+    Ok(Bounds {
+        memory_bytes: match plan.limits.memory_bytes {
+            0 => all,
+            bytes => bytes.min(all),
+        },
+        processes: match plan.limits.processes {
+            0 => DEFAULT_PROCESSES,
+            processes => processes,
+        },
+    })
+}
+
+fn start_in(
+    guest: &Guest,
+    plan: &Plan,
+    group: &Cgroup,
+    wake: &Arc<Wake>,
+) -> io::Result<(Ours, Pid, Arc<Watch>)> {
+    let (ours, theirs) = match plan.pty {
+        Some(size) => terminal(size)?,
+        None => pipes()?,
+    };
+    let mut command = Command::new(&plan.program);
+    command
+        .args(&plan.args)
+        .env_clear()
+        .envs(&plan.env)
+        .stdin(Stdio::from(theirs.stdin))
+        .stdout(Stdio::from(theirs.stdout))
+        .stderr(Stdio::from(theirs.stderr));
+    let procs = group.procs()?;
+    let cwd = plan.cwd.try_clone()?;
+    let has_terminal = plan.pty.is_some();
+    // SAFETY: between fork and exec only async-signal-safe work is done: system calls on
+    // descriptors and constants prepared above, no allocation and no lock.
+    unsafe {
+        command.pre_exec(move || confine(&procs, &cwd, has_terminal));
+    }
+    let (child, watch) = guest.reaper.spawn(&mut command, Arc::clone(wake))?;
+    let pid = Pid::from_child(&child);
+    Ok((ours, pid, watch))
+}
+
+/// In the child: gives up everything, in the one order that works.
+fn confine(procs: &std::fs::File, cwd: &OwnedFd, has_terminal: bool) -> io::Result<()> {
+    rustix::io::write(procs, b"0")?;
+    raise_oom_score()?;
+    rustix::process::setsid()?;
+    if has_terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+    }
+    rustix::process::fchdir(cwd)?;
+    limit(Resource::Nofile, OPEN_FILES)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Memlock, 64 << 10)?;
+    limit(Resource::Msgqueue, 0)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    for capability in 0..=LAST_CAPABILITY {
+        // SAFETY: this prctl takes plain numbers.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        // A kernel with fewer capabilities has nothing to drop.
+        if result != 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    rustix::thread::set_thread_groups(&[])?;
+    let (uid, gid) = (
+        rustix::process::Uid::from_raw(USER_ID),
+        rustix::process::Gid::from_raw(USER_ID),
+    );
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// The program goes first when memory runs out; it inherited the guest-runner's protection.
+fn raise_oom_score() -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(
+        c"/proc/self/oom_score_adj",
+        flags,
+        rustix::fs::Mode::empty(),
+    )?;
+    rustix::io::write(&file, b"500")?;
+    Ok(())
+}
+
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let limit = Rlimit {
+        current: Some(value),
+        maximum: Some(value),
+    };
+    Ok(rustix::process::setrlimit(resource, limit)?)
+}
+
+fn pipes() -> io::Result<(Ours, Theirs)> {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (stdin_read, stdin_write) = pipe()?;
+    let (stdout_read, stdout_write) = pipe()?;
+    let (stderr_read, stderr_write) = pipe()?;
+    for ours in [&stdin_write, &stdout_read, &stderr_read] {
+        no_block(ours)?;
+    }
+    let ours = Ours {
+        stdin: stdin_write,
+        stdout: stdout_read,
+        stderr: Some(stderr_read),
+    };
+    Ok((
+        ours,
+        Theirs {
+            stdin: stdin_read,
+            stdout: stdout_write,
+            stderr: stderr_write,
+        },
+    ))
+}
+
+fn terminal(size: PtySize) -> io::Result<(Ours, Theirs)> {
+    let master =
+        rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    rustix::pty::grantpt(&master)?;
+    rustix::pty::unlockpt(&master)?;
+    resize(master.as_fd(), size)?;
+    let name = rustix::pty::ptsname(&master, Vec::new())?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty())?;
+    rustix::fs::fchown(&slave, Some(rustix::process::Uid::from_raw(USER_ID)), None)?;
+    no_block(&master)?;
+    let theirs = Theirs {
+        stdin: slave.try_clone()?,
+        stdout: slave.try_clone()?,
+        stderr: slave,
+    };
+    Ok((
+        Ours {
+            stdin: master.try_clone()?,
+            stdout: master,
+            stderr: None,
+        },
+        theirs,
+    ))
+}
+
+/// Tells the terminal, and through it the program, its size.
+pub(crate) fn resize(master: std::os::fd::BorrowedFd<'_>, size: PtySize) -> io::Result<()> {
+    let size = Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(rustix::termios::tcsetwinsize(master, size)?)
+}
+
+fn no_block(fd: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}

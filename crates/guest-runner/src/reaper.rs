@@ -1,0 +1,119 @@
+//! Collects every child of PID 1: the programs of execs, and the orphans they leave.
+//!
+//! One thread waits for all of them, so no exec may wait for its own. A child is registered under
+//! the same lock that the collector takes, so none can end unnoticed between `fork` and
+//! registration.
+
+#![expect(
+    unsafe_code,
+    reason = "signal sets have no safe wrapper without a runtime"
+)]
+
+use std::collections::HashMap;
+use std::io;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+
+use crate::wake::Wake;
+
+/// How a registered child ended; rings its wake when that is known.
+pub(crate) struct Watch {
+    wake: Arc<Wake>,
+    status: Mutex<Option<WaitStatus>>,
+}
+
+impl Watch {
+    /// How the child ended, once it has.
+    pub(crate) fn status(&self) -> Option<WaitStatus> {
+        *lock(&self.status)
+    }
+}
+
+/// The collector of children.
+pub(crate) struct Reaper {
+    watched: Mutex<HashMap<u32, Arc<Watch>>>,
+}
+
+impl Reaper {
+    /// Makes SIGCHLD wait for [`Reaper::run`]. Call it before any other thread starts, so that all
+    /// inherit the mask.
+    pub(crate) fn block_signals() -> io::Result<Reaper> {
+        let set = child_signal();
+        // SAFETY: `set` is an initialised signal set, and the old mask is not asked for.
+        let result =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        match result {
+            0 => Ok(Reaper {
+                watched: Mutex::new(HashMap::new()),
+            }),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Starts `command`; `wake` rings when the child has ended.
+    pub(crate) fn spawn(
+        &self,
+        command: &mut Command,
+        wake: Arc<Wake>,
+    ) -> io::Result<(Child, Arc<Watch>)> {
+        let mut watched = lock(&self.watched);
+        let child = command.spawn()?;
+        let watch = Arc::new(Watch {
+            wake,
+            status: Mutex::new(None),
+        });
+        watched.insert(child.id(), Arc::clone(&watch));
+        Ok((child, watch))
+    }
+
+    /// Collects children for ever.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        let set = child_signal();
+        loop {
+            let mut signal = 0;
+            // SAFETY: both pointers are to initialised locals that live across the call.
+            match unsafe { libc::sigwait(&raw const set, &raw mut signal) } {
+                0 | libc::EINTR => self.collect()?,
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+    }
+
+    /// Takes every child that has ended by now.
+    fn collect(&self) -> io::Result<()> {
+        let mut watched = lock(&self.watched);
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => tell(&mut watched, pid, status),
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn tell(watched: &mut HashMap<u32, Arc<Watch>>, pid: Pid, status: WaitStatus) {
+    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+    if let Some(watch) = watched.remove(&pid) {
+        *lock(&watch.status) = Some(status);
+        watch.wake.ring();
+    }
+}
+
+fn child_signal() -> libc::sigset_t {
+    // SAFETY: a signal set is plain data, and `sigemptyset` initialises it.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        set
+    }
+}
+
+/// A lock that a panicking thread cannot have poisoned: panics abort.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,248 @@
+//! The open streams of a session.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use firelane_guest_proto::frame::{Channel, Frame, INITIAL_WINDOW, Kind, MAX_STREAMS};
+use firelane_guest_proto::message::{ExecSpec, GetSpec, PutSpec, Refused, RefusedCode};
+
+use super::writer::Writer;
+use super::{SessionError, get, is_stdin, too_many};
+use crate::Guest;
+use crate::exec::{self, Command, Remote, Sink, refused};
+use crate::files::Put;
+
+/// What a stream is doing.
+enum Stream {
+    /// A program runs; `window` is what the host may still send to its stdin.
+    Exec { remote: Remote, window: u32 },
+    /// A file is being written.
+    Put(Put),
+    /// A file is being sent.
+    Get(Remote),
+}
+
+/// The table of open streams.
+#[derive(Clone)]
+pub(crate) struct Streams {
+    guest: Arc<Guest>,
+    writer: Arc<Writer>,
+    open: Arc<Mutex<HashMap<u32, Stream>>>,
+}
+
+impl Streams {
+    pub(crate) fn new(guest: Arc<Guest>, writer: Arc<Writer>) -> Streams {
+        Streams {
+            guest,
+            writer,
+            open: Arc::default(),
+        }
+    }
+
+    /// Opens a stream that runs a program.
+    pub(super) fn exec(&self, id: u32, spec: ExecSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        let (remote, local) = exec::control()?;
+        self.lock().insert(
+            id,
+            Stream::Exec {
+                remote,
+                window: INITIAL_WINDOW,
+            },
+        );
+        let streams = self.clone();
+        std::thread::Builder::new()
+            .name(format!("exec-{id}"))
+            .spawn(move || {
+                let mut sink = StreamSink {
+                    id,
+                    streams: &streams,
+                };
+                let outcome = exec::run(&streams.guest, spec, &local, &mut sink);
+                // Closed before it is told, so that the host may reuse the number at once.
+                streams.lock().remove(&id);
+                let told = match outcome {
+                    Ok(outcome) => streams.writer.send_message(id, Kind::Exited, &outcome),
+                    Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
+                };
+                // A host that is gone does not miss it.
+                drop(told);
+            })?;
+        Ok(())
+    }
+
+    /// Opens a stream that writes a file.
+    pub(super) fn put(&self, id: u32, spec: &PutSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        match Put::start(spec, id) {
+            Ok(put) => {
+                self.lock().insert(id, Stream::Put(put));
+                Ok(())
+            }
+            Err(refused) => Ok(self.writer.send_message(id, Kind::Refused, &refused)?),
+        }
+    }
+
+    /// Opens a stream that reads a file.
+    pub(super) fn get(&self, id: u32, spec: GetSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        let (remote, local) = exec::control()?;
+        self.lock().insert(id, Stream::Get(remote));
+        let streams = self.clone();
+        std::thread::Builder::new()
+            .name(format!("get-{id}"))
+            .spawn(move || {
+                let sent = get::send(id, &spec, &local, &streams.writer);
+                streams.lock().remove(&id);
+                let told = match sent {
+                    Ok(()) => streams.writer.send(&Frame::new(id, Kind::Done, Vec::new())),
+                    Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
+                };
+                // A host that is gone does not miss it.
+                drop(told);
+            })?;
+        Ok(())
+    }
+
+    /// Bytes for a stream. A stream that has just ended may still get some.
+    pub(super) fn data(
+        &self,
+        id: u32,
+        channel: Channel,
+        bytes: Vec<u8>,
+    ) -> Result<(), SessionError> {
+        let mut open = self.lock();
+        let refused = match open.get_mut(&id) {
+            Some(Stream::Exec { remote, window }) if is_stdin(channel) => {
+                let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                *window = window
+                    .checked_sub(length)
+                    .ok_or(SessionError::Window { stream: id })?;
+                remote.send(Command::Stdin(bytes));
+                return Ok(());
+            }
+            Some(Stream::Put(put)) if channel == Channel::File => match put.write(&bytes) {
+                Ok(()) => {
+                    drop(open);
+                    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                    return Ok(self
+                        .writer
+                        .send(&Frame::window(id, Channel::File, length))?);
+                }
+                Err(refused) => refused,
+            },
+            _ => return Ok(()),
+        };
+        open.remove(&id);
+        drop(open);
+        Ok(self.writer.send_message(id, Kind::Refused, &refused)?)
+    }
+
+    /// No more bytes for a stream.
+    pub(super) fn end(&self, id: u32, channel: Channel) -> Result<(), SessionError> {
+        if is_stdin(channel) {
+            self.command(id, Command::StdinEnd);
+            return Ok(());
+        }
+        let mut open = self.lock();
+        let finished = match open.remove(&id) {
+            Some(Stream::Put(put)) => put.finish(),
+            Some(other) => {
+                open.insert(id, other);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        drop(open);
+        match finished {
+            Ok(()) => Ok(self.writer.send(&Frame::new(id, Kind::Done, Vec::new()))?),
+            Err(refused) => Ok(self.writer.send_message(id, Kind::Refused, &refused)?),
+        }
+    }
+
+    /// Passes a command to the stream's thread.
+    pub(super) fn command(&self, id: u32, command: Command) {
+        match self.lock().get(&id) {
+            Some(Stream::Exec { remote, .. } | Stream::Get(remote)) => remote.send(command),
+            Some(Stream::Put(_)) | None => {}
+        }
+    }
+
+    /// Ends every stream: the connection is gone.
+    pub(super) fn abort_all(&self) {
+        for (_, stream) in self.lock().drain() {
+            if let Stream::Exec { remote, .. } | Stream::Get(remote) = stream {
+                remote.send(Command::Abort);
+            }
+        }
+    }
+
+    /// Whether the stream may be opened; a session that is full refuses it, and goes on.
+    fn admit(&self, id: u32) -> Result<Option<()>, SessionError> {
+        let (full, taken) = {
+            let open = self.lock();
+            (open.len() >= MAX_STREAMS, open.contains_key(&id))
+        };
+        if id == 0 || taken {
+            return Err(SessionError::StreamTaken { stream: id });
+        }
+        if full {
+            self.writer.send_message(id, Kind::Refused, &too_many())?;
+            return Ok(None);
+        }
+        Ok(Some(()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Stream>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends what a program does as frames of its stream.
+struct StreamSink<'a> {
+    id: u32,
+    streams: &'a Streams,
+}
+
+impl Sink for StreamSink<'_> {
+    fn started(&mut self) -> io::Result<()> {
+        self.streams
+            .writer
+            .send(&Frame::new(self.id, Kind::Started, Vec::new()))
+    }
+
+    fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()> {
+        self.streams
+            .writer
+            .send(&Frame::data(self.id, channel, bytes))
+    }
+
+    fn stdin_taken(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = u32::try_from(bytes).map_err(io::Error::other)?;
+        if let Some(Stream::Exec { window, .. }) = self.streams.lock().get_mut(&self.id) {
+            *window = window.saturating_add(bytes);
+        }
+        self.streams
+            .writer
+            .send(&Frame::window(self.id, Channel::Stdin, bytes))
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_WINDOW.into()
+    }
+}
+
+/// The refusal of a file that the guest-runner could not read to its end.
+pub(super) fn unreadable(error: &io::Error) -> Refused {
+    refused(
+        RefusedCode::Internal,
+        format!("cannot read the file: {error}"),
+    )
+}

@@ -1,0 +1,211 @@
+//! Bounds on a VMM from outside: cgroup v2 where its controllers are, v1 otherwise.
+//!
+//! Sources: Linux, `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where hosts mount cgroups.
+const MOUNT: &str = "/sys/fs/cgroup";
+/// Our folder in each hierarchy.
+const OURS: &str = "firelane";
+/// Period of the processor bound, in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
+/// The controllers that we use.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// What a group may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Processor time, in hundredths of one processor.
+    pub cpu_percent: u32,
+}
+
+/// The cgroups of one microVM: one folder under v2, one per controller under v1.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroups {
+    folders: Vec<PathBuf>,
+    /// Controllers that bound the group.
+    pub bounded: Vec<String>,
+    /// Controllers that do not, with the reason.
+    pub absent: Vec<(String, String)>,
+}
+
+impl Cgroups {
+    /// Makes the groups of the microVM `id`. What cannot be bounded is told in
+    /// [`Cgroups::absent`], never passed over.
+    #[must_use]
+    pub fn make(id: &str, bounds: &Bounds) -> Cgroups {
+        Cgroups::make_at(Path::new(MOUNT), id, bounds)
+    }
+
+    fn make_at(mount: &Path, id: &str, bounds: &Bounds) -> Cgroups {
+        let mut groups = Cgroups::default();
+        let v2 = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+        for controller in CONTROLLERS {
+            let made = if v2.split_ascii_whitespace().any(|name| name == controller) {
+                groups.bound_v2(mount, id, controller, bounds)
+            } else {
+                groups.bound_v1(mount, id, controller, bounds)
+            };
+            match made {
+                Ok(()) => groups.bounded.push(controller.into()),
+                Err(error) => groups.absent.push((controller.into(), error.to_string())),
+            }
+        }
+        groups
+    }
+
+    fn bound_v2(
+        &mut self,
+        mount: &Path,
+        id: &str,
+        controller: &str,
+        bounds: &Bounds,
+    ) -> io::Result<()> {
+        let parent = mount.join(OURS);
+        enable(mount, controller)?;
+        make_folder(&parent)?;
+        enable(&parent, controller)?;
+        let folder = self.folder(&parent, id)?;
+        match controller {
+            "memory" => write(&folder, "memory.max", &bounds.memory_bytes.to_string()),
+            "pids" => write(&folder, "pids.max", &bounds.pids.to_string()),
+            _ => write(
+                &folder,
+                "cpu.max",
+                &format!("{} {CPU_PERIOD_US}", quota_us(bounds)),
+            ),
+        }
+    }
+
+    fn bound_v1(
+        &mut self,
+        mount: &Path,
+        id: &str,
+        controller: &str,
+        bounds: &Bounds,
+    ) -> io::Result<()> {
+        let hierarchy = mount.join(controller);
+        if !hierarchy.join("cgroup.procs").exists() {
+            return Err(io::Error::other("the host has no such controller mounted"));
+        }
+        let parent = hierarchy.join(OURS);
+        make_folder(&parent)?;
+        let folder = self.folder(&parent, id)?;
+        match controller {
+            "memory" => write(
+                &folder,
+                "memory.limit_in_bytes",
+                &bounds.memory_bytes.to_string(),
+            ),
+            "pids" => write(&folder, "pids.max", &bounds.pids.to_string()),
+            _ => {
+                write(&folder, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+                write(&folder, "cpu.cfs_quota_us", &quota_us(bounds).to_string())
+            }
+        }
+    }
+
+    fn folder(&mut self, parent: &Path, id: &str) -> io::Result<PathBuf> {
+        let folder = parent.join(id);
+        if !self.folders.contains(&folder) {
+            make_folder(&folder)?;
+            self.folders.push(folder.clone());
+        }
+        Ok(folder)
+    }
+
+    /// The files through which a process joins all groups.
+    #[must_use]
+    pub fn procs(&self) -> Vec<PathBuf> {
+        self.folders
+            .iter()
+            .map(|folder| folder.join("cgroup.procs"))
+            .collect()
+    }
+
+    /// Removes the groups; they must be empty. Those already gone are fine.
+    ///
+    /// # Errors
+    /// If a group still has processes.
+    pub fn remove(&self) -> io::Result<()> {
+        self.folders
+            .iter()
+            .try_for_each(|folder| match fs::remove_dir(folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+    }
+}
+
+fn quota_us(bounds: &Bounds) -> u64 {
+    CPU_PERIOD_US * u64::from(bounds.cpu_percent) / 100
+}
+
+fn enable(folder: &Path, controller: &str) -> io::Result<()> {
+    write(folder, "cgroup.subtree_control", &format!("+{controller}"))
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(named(&error, path)),
+        _ => Ok(()),
+    }
+}
+
+fn write(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    let path = folder.join(file);
+    fs::write(&path, value).map_err(|error| named(&error, &path))
+}
+
+fn named(error: &io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        memory_bytes: 1 << 20,
+        pids: 7,
+        cpu_percent: 150,
+    };
+
+    #[test]
+    fn v2_is_used_where_it_has_the_controllers() {
+        let mount = tempfile::tempdir().unwrap();
+        fs::write(mount.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let groups = Cgroups::make_at(mount.path(), "vm-1", &BOUNDS);
+        assert_eq!(groups.bounded, CONTROLLERS);
+        let read =
+            |file: &str| fs::read_to_string(mount.path().join("firelane/vm-1").join(file)).unwrap();
+        assert_eq!(read("memory.max"), "1048576");
+        assert_eq!(read("pids.max"), "7");
+        assert_eq!(read("cpu.max"), "150000 100000");
+        assert_eq!(groups.procs().len(), 1);
+    }
+
+    #[test]
+    fn v1_is_the_fallback_and_what_is_missing_is_told() {
+        let mount = tempfile::tempdir().unwrap();
+        fs::write(mount.path().join("cgroup.controllers"), "hugetlb\n").unwrap();
+        for controller in ["memory", "cpu"] {
+            fs::create_dir(mount.path().join(controller)).unwrap();
+            fs::write(mount.path().join(controller).join("cgroup.procs"), "").unwrap();
+        }
+        let groups = Cgroups::make_at(mount.path(), "vm-1", &BOUNDS);
+        assert_eq!(groups.bounded, ["memory", "cpu"]);
+        assert_eq!(groups.absent[0].0, "pids");
+        let quota = mount.path().join("cpu/firelane/vm-1/cpu.cfs_quota_us");
+        assert_eq!(fs::read_to_string(quota).unwrap(), "150000");
+    }
+}

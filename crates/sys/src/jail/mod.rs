@@ -1,0 +1,266 @@
+//! The program that a VMM is started through.
+//!
+//! It runs as a process of its own, so that it may take its time and allocate: it gives up rights
+//! one by one and then becomes the VMM, which keeps its pid.
+//!
+//! ```text
+//!   cgroups joined ─ namespaces ─ minimal root ─ limits ─ user ─ capabilities ─ no new privileges ─ exec
+//! ```
+//!
+//! As root everything is done; as an ordinary user what a user namespace allows. What could not be
+//! done is visible in `/proc/<pid>` of the VMM, where [`Controls::of`] reads it.
+
+mod controls;
+mod root;
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+pub use controls::{Control, Controls, State};
+
+/// First argument of a program that shall act as the jail; the second is the [`Jail`] as JSON.
+pub const ARGUMENT: &str = "__jail";
+
+/// What to become, and with which rights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jail {
+    /// The VMM's program, absolute.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// User and group to become; only root can.
+    pub user: Option<u32>,
+    /// Empty folder over which the minimal root is put together.
+    pub mountpoint: PathBuf,
+    /// Files and folders to be found in the minimal root under the same path, read-only.
+    pub read_only: Vec<PathBuf>,
+    /// Devices to be found there, as far as the host has them.
+    pub devices: Vec<PathBuf>,
+    /// `cgroup.procs` files to join through.
+    pub cgroup_procs: Vec<PathBuf>,
+    /// Open files at most.
+    pub open_files: u64,
+    /// Descriptors up to this number are the VMM's; all others are closed.
+    pub last_descriptor: i32,
+    /// The process that owns the VMM; if it is gone already, there is nothing to do.
+    pub owner: u32,
+}
+
+/// Why the jail could not be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// The argument is not a jail.
+    #[error("the jail's description is malformed")]
+    Malformed(#[from] serde_json::Error),
+    /// A step failed.
+    #[error("cannot {step}")]
+    Step {
+        /// Which one.
+        step: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// The owner is gone.
+    #[error("the process that owns this microVM is gone")]
+    Orphan,
+}
+
+fn step<T, E: Into<io::Error>>(name: &str, result: Result<T, E>) -> Result<T, JailError> {
+    result.map_err(|source| JailError::Step {
+        step: name.into(),
+        source: source.into(),
+    })
+}
+
+/// Acts as the jail if the program was started as one; else does nothing.
+///
+/// Call it first in `main`, while there is one thread. On success it does not return.
+///
+/// # Errors
+/// [`JailError`]; the VMM was not started.
+pub fn enter_if_asked() -> Result<(), JailError> {
+    let mut args = std::env::args().skip(1);
+    match (args.next().as_deref(), args.next()) {
+        (Some(ARGUMENT), Some(description)) => {
+            let jail: Jail = serde_json::from_str(&description)?;
+            Err(jail.enter())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Jail {
+    /// Gives up rights and becomes the program; returns only if that failed.
+    fn enter(&self) -> JailError {
+        match self.confine() {
+            Ok(()) => JailError::Step {
+                step: format!("start {}", self.program.display()),
+                source: self.exec(),
+            },
+            Err(error) => error,
+        }
+    }
+
+    fn confine(&self) -> Result<(), JailError> {
+        self.die_with_owner()?;
+        // A terminal's Ctrl-C is for the owner, who then ends the microVM in order.
+        step("start a session", rustix::process::setsid())?;
+        for procs in &self.cgroup_procs {
+            step(&format!("join {}", procs.display()), fs::write(procs, "0"))?;
+        }
+        if self.unshare()? {
+            root::enter(&self.mountpoint, &self.read_only, &self.devices)?;
+        }
+        self.limit()?;
+        if let Some(user) = self.user {
+            become_user(user)?;
+        }
+        drop_capabilities()?;
+        step(
+            "forbid new privileges",
+            rustix::thread::set_no_new_privs(true),
+        )?;
+        // A change of user forgets this setting.
+        self.die_with_owner()?;
+        self.close_others()
+    }
+
+    fn die_with_owner(&self) -> Result<(), JailError> {
+        let set = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        step("ask to end with the owner", set)?;
+        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+        // In a new pid namespace the parent's number is not known; otherwise it must be the owner.
+        if parent.unsigned_abs() == self.owner {
+            Ok(())
+        } else {
+            Err(JailError::Orphan)
+        }
+    }
+
+    /// Own mount, network, IPC and host-name namespaces. False where the host does not allow them.
+    fn unshare(&self) -> Result<bool, JailError> {
+        let flags = UnshareFlags::NEWNS
+            | UnshareFlags::NEWNET
+            | UnshareFlags::NEWIPC
+            | UnshareFlags::NEWUTS;
+        if rustix::process::geteuid().is_root() {
+            return step("make namespaces", unshare(flags)).map(|()| true);
+        }
+        let (uid, gid) = (
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
+        if unshare(flags | UnshareFlags::NEWUSER).is_err() {
+            return Ok(false);
+        }
+        step(
+            "map the user",
+            fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")),
+        )?;
+        step("forbid groups", fs::write("/proc/self/setgroups", "deny"))?;
+        step(
+            "map the group",
+            fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")),
+        )?;
+        Ok(true)
+    }
+
+    fn limit(&self) -> Result<(), JailError> {
+        for (name, resource, value) in [
+            ("open files", Resource::Nofile, self.open_files),
+            ("core size", Resource::Core, 0),
+            ("message queues", Resource::Msgqueue, 0),
+        ] {
+            let limit = Rlimit {
+                current: Some(value),
+                maximum: Some(value),
+            };
+            step(
+                &format!("limit {name}"),
+                rustix::process::setrlimit(resource, limit),
+            )?;
+        }
+        Ok(())
+    }
+
+    #[expect(unsafe_code, reason = "descriptors are closed that no value owns")]
+    fn close_others(&self) -> Result<(), JailError> {
+        let first = libc::c_uint::try_from(self.last_descriptor + 1).unwrap_or(3);
+        // SAFETY: nothing in this process uses those descriptors again: it is about to exec.
+        let result = unsafe { libc::close_range(first, libc::c_uint::MAX, 0) };
+        let result = if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        };
+        step("close other descriptors", result)
+    }
+
+    fn exec(&self) -> io::Error {
+        use std::os::unix::process::CommandExt;
+        std::process::Command::new(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .exec()
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "unsharing affects descriptors and paths of the whole process"
+)]
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: the jail has one thread, and the flags do not include the descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+fn become_user(user: u32) -> Result<(), JailError> {
+    let (uid, gid) = (
+        rustix::process::Uid::from_raw(user),
+        rustix::process::Gid::from_raw(user),
+    );
+    step("drop groups", rustix::thread::set_thread_groups(&[]))?;
+    step(
+        "change group",
+        rustix::thread::set_thread_res_gid(gid, gid, gid),
+    )?;
+    step(
+        "change user",
+        rustix::thread::set_thread_res_uid(uid, uid, uid),
+    )
+}
+
+/// Empties the bounding set where that is allowed: with it empty, no exec can gain anything.
+#[expect(
+    unsafe_code,
+    reason = "the capability calls take plain numbers and structures"
+)]
+fn drop_capabilities() -> Result<(), JailError> {
+    // After a change of user the capabilities are gone and this is refused, which is as good.
+    for capability in 0..64 {
+        // SAFETY: this prctl takes plain numbers.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) };
+    }
+    let none = rustix::thread::CapabilitySets {
+        effective: rustix::thread::CapabilitySet::empty(),
+        permitted: rustix::thread::CapabilitySet::empty(),
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    step(
+        "drop capabilities",
+        rustix::thread::set_capabilities(None, none),
+    )
+}
+
+/// A path as the kernel takes it.
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}

@@ -1,0 +1,136 @@
+//! The minimal root of a jail: a tmpfs with read-only binds of what the VMM needs.
+//!
+//! Everything is found under the path it has outside, so that a VMM's command line is the same
+//! with and without the jail.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+    mount_remount, unmount,
+};
+
+use super::{JailError, c_path, step};
+
+/// Enough for mount points and nothing else.
+const TMPFS_OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=256,mode=0755";
+
+/// Puts the root together at `mountpoint` and moves there; the host's tree is gone afterwards.
+pub(super) fn enter(
+    mountpoint: &Path,
+    read_only: &[PathBuf],
+    devices: &[PathBuf],
+) -> Result<(), JailError> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    step("make mounts private", mount_change("/", private))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    step(
+        "mount the jail's root",
+        mount("tmpfs", mountpoint, "tmpfs", flags, Some(TMPFS_OPTIONS)),
+    )?;
+    let sealed = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    for path in read_only {
+        place(mountpoint, path, sealed)?;
+    }
+    for device in devices.iter().filter(|device| device.exists()) {
+        place(mountpoint, device, MountFlags::NOSUID | MountFlags::NOEXEC)?;
+    }
+    step(
+        "seal the jail's root",
+        mount_remount(mountpoint, flags | MountFlags::RDONLY, c""),
+    )?;
+    step("enter the jail's root", rustix::process::chdir(mountpoint))?;
+    // Both arguments may be the same: the old root is then mounted over the new one, and detached.
+    step("change the root", rustix::process::pivot_root(".", "."))?;
+    step("leave the host's tree", unmount(".", UnmountFlags::DETACH))?;
+    step("enter the new root", rustix::process::chdir("/"))
+}
+
+/// Makes `path` appear under the root. Links are copied, and what they lead to is placed as well.
+fn place(root: &Path, path: &Path, flags: MountFlags) -> Result<(), JailError> {
+    let name = format!("place {} in the jail", path.display());
+    let inside = inside(root, path);
+    if inside.exists() {
+        return Ok(());
+    }
+    if path.is_symlink() {
+        let target = step(&name, fs::read_link(path))?;
+        step(&name, make_parents(&inside))?;
+        step(&name, std::os::unix::fs::symlink(&target, &inside))?;
+        let target = path.parent().unwrap_or(Path::new("/")).join(target);
+        return place(root, &normal(&target), flags);
+    }
+    step(&name, make_parents(&inside))?;
+    if path.is_dir() {
+        step(&name, fs::create_dir_all(&inside))?;
+    } else {
+        step(&name, fs::File::create(&inside))?;
+    }
+    let (from, to) = (step(&name, c_path(path))?, step(&name, c_path(&inside))?);
+    step(&name, mount_bind_recursive(from.as_c_str(), to.as_c_str()))?;
+    // In a user namespace the flags that the host's mount has may not be cleared; adding is fine.
+    step(
+        &name,
+        mount_remount(&inside, MountFlags::BIND | flags | locked(&inside)?, c""),
+    )
+}
+
+/// Flags of the mount that a user namespace must keep.
+fn locked(path: &Path) -> Result<MountFlags, JailError> {
+    let stat = step("look at a mount", rustix::fs::statvfs(path))?;
+    let mut flags = MountFlags::empty();
+    for (have, keep) in [
+        (rustix::fs::StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (
+            rustix::fs::StatVfsMountFlags::NODIRATIME,
+            MountFlags::NODIRATIME,
+        ),
+        (
+            rustix::fs::StatVfsMountFlags::RELATIME,
+            MountFlags::RELATIME,
+        ),
+        (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        if stat.f_flag.contains(have) {
+            flags |= keep;
+        }
+    }
+    Ok(flags)
+}
+
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn make_parents(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)
+}
+
+/// Takes `..` and `.` out of an absolute path by its text.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(normal.pop()),
+            Component::Normal(name) => normal.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_resolved_by_their_text() {
+        let check =
+            |path: &str, expected: &str| assert_eq!(normal(Path::new(path)), Path::new(expected));
+        check("/lib/../usr/lib", "/usr/lib");
+        check("/./a/b/..", "/a");
+        check("/../..", "/");
+    }
+}

@@ -1,0 +1,86 @@
+//! Processes that may be gone and their number reused: a pid counts only with its start time.
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process, for as long as it lives and never another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks after boot; `starttime` of proc_pid_stat(5).
+    pub started: u64,
+}
+
+impl ProcessId {
+    /// The process that has this number now.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn of(pid: u32) -> io::Result<ProcessId> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let started = start_time(&stat).ok_or_else(|| io::Error::other("malformed stat"))?;
+        Ok(ProcessId { pid, started })
+    }
+
+    /// Whether it still exists, dead but uncollected ones included.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        ProcessId::of(self.pid).is_ok_and(|now| now == *self)
+    }
+
+    /// Kills it, if it still exists. Never another process that got its number.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn kill(&self) -> io::Result<()> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(());
+        };
+        // The descriptor holds whatever has the number now; then the start time tells who it is.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(());
+        };
+        if !self.exists() {
+            return Ok(());
+        }
+        match pidfd_send_signal(pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Field 22; field 2 is a name that may contain anything, so counting starts behind it.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reused_number_is_another_process() {
+        let me = ProcessId::of(std::process::id()).unwrap();
+        assert!(me.exists());
+        let other = ProcessId {
+            started: me.started + 1,
+            ..me
+        };
+        assert!(!other.exists());
+        // If this killed by number alone, the test would not come to its end.
+        other.kill().unwrap();
+    }
+
+    #[test]
+    fn names_with_parentheses_do_not_shift_the_fields() {
+        let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 99";
+        assert_eq!(start_time(stat), Some(4242));
+        assert_eq!(start_time("garbage"), None);
+    }
+}
