@@ -1,3 +1,7 @@
-//! See the crate description.
+//! The `firelane` program: see [`firelane_cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    firelane_cli::main()
+}

@@ -21,7 +21,7 @@ pub const VERSION: u16 = 1;
 pub const MIN_VERSION: u16 = 1;
 /// Most environment variables in one [`ExecSpec`].
 pub const MAX_ENV: usize = 1024;
-/// Most arguments in one [`Program::Command`].
+/// Most arguments of one program.
 pub const MAX_ARGS: usize = 1024;
 
 /// First message of the host.
@@ -88,6 +88,8 @@ pub enum Program {
         lang: Lang,
         /// The source as given.
         source: Vec<u8>,
+        /// Arguments that the program gets.
+        args: Vec<String>,
     },
     /// A command and its arguments, looked up on `PATH`.
     Command {
@@ -370,6 +372,7 @@ mod tests {
             program: Program::Code {
                 lang: Lang::Node,
                 source: vec![0xff, 0x0a],
+                args: vec!["-v".into()],
             },
             env: vec![("K".into(), "V".into())],
             cwd: None,
@@ -383,6 +386,7 @@ mod tests {
         let expected = [
             1, b't', // trace_id
             0, 2, 2, 0xff, 0x0a, // Code, node, two bytes of source
+            1, 2, b'-', b'v', // its arguments
             1, 1, b'K', 1, b'V', // env
             0,    // no cwd
             0xac, 0x02, 0, 0, 0, // limits: 300 ms, rest default

@@ -98,6 +98,7 @@ fn check(request: Request) -> Result<ExecSpec, Refused> {
         program: Program::Code {
             lang,
             source: request.code.into_bytes(),
+            args: Vec::new(),
         },
         env: Vec::new(),
         cwd: None,

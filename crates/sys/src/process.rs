@@ -26,13 +26,14 @@ impl ProcessId {
         Ok(ProcessId { pid, started })
     }
 
-    /// Whether it still exists, dead but uncollected ones included.
+    /// Whether it still runs. A dead one whose parent has not collected it does not.
     #[must_use]
-    pub fn exists(&self) -> bool {
-        ProcessId::of(self.pid).is_ok_and(|now| now == *self)
+    pub fn lives(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        start_time(&stat) == Some(self.started) && !is_dead(&stat)
     }
 
-    /// Kills it, if it still exists. Never another process that got its number.
+    /// Kills it, if it still runs. Never another process that got its number.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -44,7 +45,7 @@ impl ProcessId {
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
             return Ok(());
         };
-        if !self.exists() {
+        if !self.lives() {
             return Ok(());
         }
         match pidfd_send_signal(pidfd, Signal::KILL) {
@@ -60,6 +61,14 @@ fn start_time(stat: &str) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Field 3 is the state; a zombie has no memory, files or sockets left.
+fn is_dead(stat: &str) -> bool {
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('Z' | 'X' | 'x'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,12 +76,12 @@ mod tests {
     #[test]
     fn a_reused_number_is_another_process() {
         let me = ProcessId::of(std::process::id()).unwrap();
-        assert!(me.exists());
+        assert!(me.lives());
         let other = ProcessId {
             started: me.started + 1,
             ..me
         };
-        assert!(!other.exists());
+        assert!(!other.lives());
         // If this killed by number alone, the test would not come to its end.
         other.kill().unwrap();
     }

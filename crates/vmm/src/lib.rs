@@ -1,1 +1,24 @@
-//! See the crate description.
+//! Runs one microVM.
+//!
+//! ```text
+//!   Driver::boot(Machine) ──> MicroVm ── pause / resume ──> destroy
+//!                                │ Unix socket, CONNECT <port>
+//!                            Session ── exec, put, get
+//! ```
+//!
+//! - [`driver`]: the traits that every kind of VMM implements.
+//! - [`qemu`]: QEMU, by KVM where guests run on it, else by software emulation.
+//! - [`connect`], [`session`]: the host's side of the guest protocol.
+//! - [`rundir`]: what a microVM owns on the host, and the sweep of what a killed owner left.
+//! - [`timeline`]: when each phase was reached.
+//!
+//! The guest is hostile: nothing it sends is trusted beyond its frame, and whatever it does, its
+//! process, files, sockets and cgroups are gone after [`driver::MicroVm::destroy`].
+
+pub mod connect;
+pub mod driver;
+pub mod qemu;
+pub mod rundir;
+pub mod session;
+pub mod tail;
+pub mod timeline;

@@ -48,16 +48,23 @@ fn executable(path: &Path) -> bool {
 ///
 /// Rust is compiled first; what the compiler says goes to stderr, and its exit code is the
 /// program's when it fails.
-pub(crate) fn command_line(lang: Lang, interpreter: &Path, file: &str) -> Vec<String> {
+pub(crate) fn command_line(
+    lang: Lang,
+    interpreter: &Path,
+    file: &str,
+    args: &[String],
+) -> Vec<String> {
     let interpreter = interpreter.to_string_lossy().into_owned();
-    match lang {
+    let mut line = match lang {
         Lang::Rust => {
-            let script = "\"$0\" --edition 2021 -C debuginfo=0 -o ./main \"$1\" >&2 </dev/null \
-                          || exit $?; exec ./main";
+            let script = "source=$1; shift; \"$0\" --edition 2021 -C debuginfo=0 -o ./main \"$source\" \
+                          >&2 </dev/null || exit $?; exec ./main \"$@\"";
             ["/bin/sh", "-c", script, &interpreter, file]
                 .map(String::from)
                 .to_vec()
         }
         _ => vec![interpreter, file.into()],
-    }
+    };
+    line.extend_from_slice(args);
+    line
 }

@@ -43,15 +43,16 @@ impl Plan {
         let folder = files::Place::parse(&path)?.make_folder()?;
         let env = environment(&spec, &path)?;
         let (command_line, interpreter) = match &spec.program {
-            Program::Code { lang, source } => {
+            Program::Code { lang, source, args } => {
                 if source.len() > MAX_CODE_BYTES {
                     return Err(invalid("the source is over 1 MiB"));
                 }
+                check_args(args)?;
                 let interpreter = interpreter::find(*lang).ok_or_else(|| no_interpreter(*lang))?;
                 let file = format!("main.{}", lang.extension());
                 write_source(&folder, &file, source)?;
                 (
-                    interpreter::command_line(*lang, &interpreter, &file),
+                    interpreter::command_line(*lang, &interpreter, &file, args),
                     interpreter,
                 )
             }
@@ -59,11 +60,7 @@ impl Plan {
                 let name = argv
                     .first()
                     .ok_or_else(|| invalid("the command is empty"))?;
-                if argv.len() > MAX_ARGS || argv.iter().any(|arg| arg.contains('\0')) {
-                    return Err(invalid(
-                        "the command has too many arguments, or one with a NUL",
-                    ));
-                }
+                check_args(argv)?;
                 let program = interpreter::on_path(name).ok_or_else(|| {
                     refused(
                         RefusedCode::NoInterpreter,
@@ -94,6 +91,14 @@ impl Plan {
             interpreter: interpreter_name,
         })
     }
+}
+
+fn check_args(args: &[String]) -> Result<(), Refused> {
+    if args.len() > MAX_ARGS || args.iter().any(|arg| arg.contains('\0')) {
+        let message = format!("there are over {MAX_ARGS} arguments, or one with a NUL");
+        return Err(refused(RefusedCode::Invalid, message));
+    }
+    Ok(())
 }
 
 fn no_interpreter(lang: Lang) -> Refused {

@@ -1,0 +1,303 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use firelane_guest_proto::Lang;
+
+/// Run code that you did not write, in a fresh microVM.
+#[derive(Debug, Parser)]
+#[command(
+    name = "firelane",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one program in a fresh microVM and pass on what it writes
+    Run(RunArgs),
+    /// Open a shell in a fresh microVM
+    Shell(ShellArgs),
+    /// Build, list, show and remove templates
+    #[command(subcommand)]
+    Template(TemplateCommand),
+    /// Say what this host can do, and the remedy for what it cannot
+    Doctor(DoctorArgs),
+    /// Measure phases of a run, with the host's fingerprint
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which VMM runs the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DriverChoice {
+    /// The best that works on this host
+    #[default]
+    Auto,
+    /// Firecracker
+    Firecracker,
+    /// QEMU, by KVM where guests run on it, else by software emulation
+    Qemu,
+}
+
+/// The microVM of a run or shell.
+#[derive(Clone, Debug, Args)]
+pub struct MachineArgs {
+    /// Template: a built-in one, one that was built before, or a definition file
+    #[arg(long, value_name = "NAME|FILE", default_value = "default")]
+    pub template: String,
+    /// Guest memory in MiB [default: the template's]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=65536))]
+    pub memory_mib: Option<u32>,
+    /// Virtual processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub vcpus: u32,
+    /// Which VMM to use
+    #[arg(long, value_enum, default_value_t)]
+    pub driver: DriverChoice,
+}
+
+/// Arguments of `firelane run`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: the program's own; 124 time limit; 127 no interpreter; \
+                        137 killed or out of memory; 125 Firelane failed; 2 wrong usage."
+)]
+pub struct RunArgs {
+    /// File with the code (- for standard input), then the program's own arguments
+    #[arg(
+        value_name = "FILE|ARGS",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub words: Vec<String>,
+    /// The code itself, in place of a file
+    #[arg(
+        short = 'c',
+        long = "code",
+        value_name = "CODE",
+        allow_hyphen_values = true
+    )]
+    pub code: Option<String>,
+    /// Language [default: by the file's extension, else its #! line]
+    #[arg(long, value_name = "LANG", value_parser = parse_lang)]
+    pub lang: Option<Lang>,
+    /// Time limit, for example 5, 2.5s, 300ms or 2m
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time, allow_hyphen_values = true)]
+    pub timeout: Duration,
+    /// Set a variable of the program's environment
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub env: Vec<(String, String)>,
+    /// Read the program's standard input from this file
+    #[arg(long, value_name = "FILE")]
+    pub stdin_file: Option<PathBuf>,
+    /// Put a file into the guest first; relative guest paths are in the working directory
+    #[arg(long = "file", value_name = "HOST:GUEST", value_parser = parse_file_in)]
+    pub files_in: Vec<(PathBuf, String)>,
+    /// Get a file from the guest afterwards
+    #[arg(long = "out", value_name = "GUEST:HOST", value_parser = parse_file_out)]
+    pub files_out: Vec<(String, PathBuf)>,
+    /// Bytes of stdout and of stderr each that are passed on, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_output_mib: u32,
+    /// Print one JSON object in place of what the program writes
+    #[arg(long)]
+    pub json: bool,
+    /// Print when each phase was reached, on stderr
+    #[arg(long)]
+    pub timings: bool,
+    /// The microVM
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// Arguments of `firelane shell`.
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// The microVM
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// Commands of `firelane template`.
+#[derive(Debug, Subcommand)]
+pub enum TemplateCommand {
+    /// Build a template, if it is not built yet
+    Build {
+        /// A built-in template or a definition file
+        #[arg(default_value = "default", value_name = "NAME|FILE")]
+        template: String,
+        /// Build again with the newest packages
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// List the templates that are built
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a template is made of
+    Show {
+        /// Its name
+        template: String,
+        /// As JSON, packages included
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a template and what only it needs
+    Rm {
+        /// Its name
+        template: String,
+    },
+}
+
+/// Arguments of `firelane doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Template that is booted to see the controls in force, if it is built
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub template: String,
+}
+
+/// Commands of `firelane bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Boot a microVM until its guest-runner answers
+    Boot(BenchArgs),
+    /// Boot a microVM, run a small program in it, destroy it
+    Run {
+        /// Language of the program
+        #[arg(long, default_value = "python", value_parser = parse_lang)]
+        lang: Lang,
+        /// How often, and where to
+        #[command(flatten)]
+        args: BenchArgs,
+    },
+}
+
+/// Arguments of every benchmark.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// How often, after one run that does not count
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Write the raw samples to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// The microVM
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+fn parse_lang(text: &str) -> Result<Lang, String> {
+    text.parse()
+        .map_err(|error: firelane_guest_proto::lang::UnknownLang| error.to_string())
+}
+
+/// Longest time limit: one day.
+const MAX_TIME: Duration = Duration::from_secs(86_400);
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let (number, factor) = if let Some(number) = text.strip_suffix("ms") {
+        (number, 1e-3)
+    } else if let Some(number) = text.strip_suffix('s') {
+        (number, 1.0)
+    } else if let Some(number) = text.strip_suffix('m') {
+        (number, 60.0)
+    } else {
+        (text, 1.0)
+    };
+    let seconds = number.parse::<f64>().map(|number| number * factor);
+    match seconds {
+        Ok(seconds) if seconds >= 1e-3 && seconds <= MAX_TIME.as_secs_f64() => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        Ok(_) => Err("a time limit is at least 1ms and at most 1440m".into()),
+        Err(_) => Err("not a time: write seconds, or a number with ms, s or m".into()),
+    }
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+fn parse_file_in(text: &str) -> Result<(PathBuf, String), String> {
+    match text.rsplit_once(':') {
+        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => {
+            Ok((host.into(), guest.into()))
+        }
+        _ => Err("write HOST:GUEST".into()),
+    }
+}
+
+fn parse_file_out(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once(':') {
+        Some((guest, host)) if !host.is_empty() && !guest.is_empty() => {
+            Ok((guest.into(), host.into()))
+        }
+        _ => Err("write GUEST:HOST".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        let check = |text: &str, ms: Option<u64>| {
+            assert_eq!(
+                parse_time(text).ok(),
+                ms.map(Duration::from_millis),
+                "{text}"
+            );
+        };
+        check("5", Some(5000));
+        check("2.5s", Some(2500));
+        check("300ms", Some(300));
+        check("2m", Some(120_000));
+        check("0", None);
+        check("-1", None);
+        check("0.1ms", None);
+        check("1441m", None);
+        check("NaN", None);
+        check("5 minutes", None);
+    }
+
+    #[test]
+    fn a_programs_own_flags_are_not_ours() {
+        let cli =
+            Cli::try_parse_from(["firelane", "run", "--json", "x.py", "--json", "-v"]).unwrap();
+        let Command::Run(run) = cli.command else {
+            panic!("not a run")
+        };
+        assert_eq!(run.words, ["x.py", "--json", "-v"]);
+    }
+}

@@ -1,0 +1,24 @@
+//! The commands, one file each.
+
+mod bench;
+mod completions;
+mod doctor;
+mod run;
+mod shell;
+mod template;
+
+use crate::args::Command;
+use crate::failure::Failure;
+use crate::run::interruptible;
+
+/// Does what was asked; gives the exit code.
+pub(crate) async fn dispatch(command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Shell(args) => interruptible(shell::shell(args)).await,
+        Command::Template(command) => interruptible(template::template(command)).await,
+        Command::Doctor(args) => interruptible(doctor::doctor(args)).await,
+        Command::Bench(command) => interruptible(bench::bench(command)).await,
+        Command::Completions { shell } => completions::completions(shell),
+    }
+}

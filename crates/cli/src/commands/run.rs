@@ -1,0 +1,158 @@
+//! `firelane run`.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use firelane_guest_proto::message::{ExecSpec, Limits, MAX_FILE_BYTES, Outcome, Program, PutSpec};
+use firelane_vmm::driver::Driver;
+use firelane_vmm::timeline::Timeline;
+
+use crate::args::RunArgs;
+use crate::failure::Failure;
+use crate::host::{Host, new_id};
+use crate::run::{
+    FileIn, FileOut, Finished, Input, Output, Request, StdinSource, execute, interruptible,
+    print_timings, to_json,
+};
+
+/// Working directory of a run, where its files are put.
+const WORK: &str = "/work";
+
+pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
+    let input = Input::read(&args)?;
+    let lang = input.lang;
+    // All that can be wrong with the arguments is found before anything is started.
+    let stdin = stdin(&args, &input)?;
+    let files_in = args
+        .files_in
+        .iter()
+        .map(open_file_in)
+        .collect::<Result<_, _>>()?;
+    let files_out = args
+        .files_out
+        .iter()
+        .map(check_file_out)
+        .collect::<Result<_, _>>()?;
+    let host = interruptible(Host::prepare(&args.machine)).await?;
+    let id = new_id();
+    let limit = u64::from(args.max_output_mib) << 20;
+    let template_env = host.template.manifest().env.clone();
+    let spec = ExecSpec {
+        trace_id: id.clone(),
+        program: Program::Code {
+            lang,
+            source: input.source,
+            args: input.args,
+        },
+        env: template_env.into_iter().chain(args.env.clone()).collect(),
+        cwd: Some(WORK.into()),
+        limits: Limits {
+            timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+            output_bytes: limit,
+            ..Limits::default()
+        },
+        pty: None,
+    };
+    let request = Request {
+        spec,
+        timeout: args.timeout,
+        stdin,
+        files_in,
+        files_out,
+    };
+    let mut output = if args.json {
+        Output::collect(limit)
+    } else {
+        Output::stream(limit)
+    };
+    let mut timeline = Timeline::start();
+    let executed = execute(&host, &id, request, &mut output, &mut timeline).await;
+    if args.timings {
+        print_timings(&timeline);
+    }
+    let Finished { outcome, missing } = executed?;
+    if args.json {
+        let driver = (host.driver.kind(), host.driver.acceleration());
+        let report = to_json(&id, lang, &outcome, output.collected(), &timeline, driver);
+        println!("{}", report.map_err(Failure::platform)?);
+    } else {
+        remark(&outcome, &args);
+    }
+    match missing.into_iter().next() {
+        Some(failure) => Err(failure),
+        None => Ok(u8::try_from(outcome.exit_code() & 0xff).unwrap_or(u8::MAX)),
+    }
+}
+
+/// Says on stderr what the program's own output cannot show.
+fn remark(outcome: &Outcome, args: &RunArgs) {
+    if outcome.timed_out {
+        eprintln!("firelane: killed at the time limit of {:?}", args.timeout);
+    } else if outcome.out_of_memory {
+        eprintln!("firelane: out of memory; remedy: give --memory-mib more");
+    }
+    for (name, truncated) in [
+        ("stdout", outcome.stdout_truncated),
+        ("stderr", outcome.stderr_truncated),
+    ] {
+        if truncated {
+            eprintln!(
+                "firelane: {name} was cut at {} MiB; remedy: --max-output-mib",
+                args.max_output_mib
+            );
+        }
+    }
+}
+
+fn stdin(args: &RunArgs, input: &Input) -> Result<StdinSource, Failure> {
+    match &args.stdin_file {
+        Some(path) => Ok(StdinSource::File(open(path)?)),
+        None if input.stdin_used => Ok(StdinSource::Empty),
+        None => Ok(StdinSource::Inherited),
+    }
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))
+}
+
+fn open_file_in((host, guest): &(PathBuf, String)) -> Result<FileIn, Failure> {
+    let file = open(host)?;
+    let meta = file
+        .metadata()
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", host.display())))?;
+    if !meta.is_file() {
+        return Err(Failure::usage(format!(
+            "{} is not a regular file",
+            host.display()
+        )));
+    }
+    if meta.len() > MAX_FILE_BYTES {
+        return Err(Failure::usage(format!("{} is over 1 GiB", host.display())));
+    }
+    let spec = PutSpec {
+        path: guest.clone(),
+        mode: meta.permissions().mode() & 0o777,
+        size: meta.len(),
+    };
+    Ok(FileIn { file, spec })
+}
+
+fn check_file_out((guest, host): &(String, PathBuf)) -> Result<FileOut, Failure> {
+    let folder = host
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if !folder.is_dir() || host.is_dir() {
+        return Err(Failure::usage(format!(
+            "cannot write {}: not a file in an existing folder",
+            host.display()
+        )));
+    }
+    Ok(FileOut {
+        guest: guest.clone(),
+        host: host.clone(),
+    })
+}

@@ -1,0 +1,176 @@
+//! How the command fails: one line with the cause and the remedy, and a documented exit code.
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | the program's own | it ran |
+//! | 2 | wrong usage: nothing was started |
+//! | 124 | the program's time limit ended it |
+//! | 125 | Firelane itself failed |
+//! | 127 | the template has no interpreter for the language |
+//! | 130 | interrupted by Ctrl-C; 143 by SIGTERM |
+//! | 137 | the program was killed, or its memory limit ended it |
+//! | 128 + n | signal n ended the program |
+//! | 141 | nobody reads our output any more |
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
+use firelane_image::{BuildError, StoreError};
+use firelane_vmm::driver::BootError;
+use firelane_vmm::session::SessionError;
+
+/// Exit code when Firelane itself failed.
+pub(crate) const PLATFORM: u8 = 125;
+/// Exit code of wrong usage; clap uses the same.
+pub(crate) const USAGE: u8 = 2;
+
+/// Why the command did not do its work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+    remedy: Option<String>,
+}
+
+impl Failure {
+    /// Wrong usage, with what is wrong and the remedy in the message.
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure {
+            code: USAGE,
+            message: message.into(),
+            remedy: None,
+        }
+    }
+
+    /// Firelane itself failed.
+    pub(crate) fn platform(error: impl Into<anyhow::Error>) -> Failure {
+        let error: anyhow::Error = error.into();
+        Failure {
+            code: PLATFORM,
+            message: chain(error.as_ref()),
+            remedy: None,
+        }
+    }
+
+    /// A signal asked us to end.
+    pub(crate) fn interrupted(signal: i32) -> Failure {
+        let code = u8::try_from(128 + signal).unwrap_or(PLATFORM);
+        Failure {
+            code,
+            message: "interrupted; the microVM is gone".into(),
+            remedy: None,
+        }
+    }
+
+    /// Nobody reads our output: not worth a word.
+    pub(crate) fn broken_pipe() -> Failure {
+        Failure {
+            code: 141,
+            message: String::new(),
+            remedy: None,
+        }
+    }
+
+    /// The same with a remedy.
+    pub(crate) fn with_remedy(self, remedy: impl Into<String>) -> Failure {
+        Failure {
+            remedy: Some(remedy.into()),
+            ..self
+        }
+    }
+
+    /// Says it on stderr; gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        if !self.message.is_empty() {
+            let remedy = self
+                .remedy
+                .as_ref()
+                .map_or_else(String::new, |remedy| format!("; remedy: {remedy}"));
+            eprintln!("firelane: {}{remedy}", self.message);
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+/// An error with its causes; one that its predecessor repeats already is left out.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Failure {
+        let remedy = error.remedy();
+        Failure {
+            remedy,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Failure {
+        let remedy = error.remedy();
+        Failure {
+            remedy,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        let remedy = error.remedy();
+        let code = match error {
+            StoreError::NotFound { .. } | StoreError::BadName { .. } => USAGE,
+            _ => PLATFORM,
+        };
+        Failure {
+            remedy,
+            code,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Failure {
+        let code = match &error {
+            SessionError::Refused(refused) => match refused.code {
+                RefusedCode::NoInterpreter => u8::try_from(EXIT_NO_INTERPRETER).unwrap_or(PLATFORM),
+                RefusedCode::Invalid | RefusedCode::Confined => USAGE,
+                _ => PLATFORM,
+            },
+            SessionError::TooLarge => USAGE,
+            _ => PLATFORM,
+        };
+        Failure {
+            code,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_chain_is_told_once() {
+        let error =
+            anyhow::Error::from(std::io::Error::other("disk on fire")).context("cannot write");
+        assert_eq!(
+            Failure::platform(error).message,
+            "cannot write: disk on fire"
+        );
+    }
+}

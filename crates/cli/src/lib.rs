@@ -1,0 +1,57 @@
+//! The `firelane` command.
+//!
+//! ```text
+//!   args      what was typed
+//!   commands  one file each: what it means, and doing it
+//!   host      what this machine has: store, driver, guest-runner
+//!   run       one run, from input to outcome
+//!   failure   exit codes, and the one line that says what is wrong and the remedy
+//!   progress  bars and spinners, on a terminal only
+//! ```
+//!
+//! Data goes to stdout, everything else to stderr. The library exists for the tools that make man
+//! pages and completions out of [`args::Cli`].
+
+pub mod args;
+mod commands;
+mod failure;
+mod host;
+mod progress;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::Failure;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Started as a microVM's jail, this program is something else: it becomes the VMM.
+    if let Err(error) = firelane_sys::jail::enter_if_asked() {
+        return Failure::platform(error).report();
+    }
+    let cli = args::Cli::parse();
+    let filter = EnvFilter::try_from_env("FIRELANE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::platform(error).report(),
+    };
+    let ended = runtime.block_on(commands::dispatch(cli.command));
+    // A read of a terminal's input cannot be cancelled, and must not keep us.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}

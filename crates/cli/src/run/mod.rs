@@ -1,0 +1,239 @@
+//! One run: boot, send, follow, fetch, destroy.
+
+mod input;
+mod output;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use firelane_guest_proto::SESSION_PORT;
+use firelane_guest_proto::message::{ExecSpec, GetSpec, MAX_FILE_BYTES, Outcome, PutSpec};
+use firelane_vmm::connect::connect;
+use firelane_vmm::driver::{Death, Driver, MicroVm};
+use firelane_vmm::session::{Event, Exec, Session, Stdin};
+use firelane_vmm::timeline::{Phase, Timeline};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout_at};
+
+use crate::failure::Failure;
+use crate::host::{Host, sweep};
+use crate::progress::Spinner;
+
+pub(crate) use input::{Input, StdinSource};
+pub(crate) use output::Output;
+pub(crate) use report::{print_timings, to_json};
+
+/// How long a guest that listens may take to open a session.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What the guest gets on top of the time limit to report it, before the host ends it.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// What to run, checked and read.
+pub(crate) struct Request {
+    pub(crate) spec: ExecSpec,
+    pub(crate) timeout: Duration,
+    pub(crate) stdin: StdinSource,
+    pub(crate) files_in: Vec<FileIn>,
+    pub(crate) files_out: Vec<FileOut>,
+}
+
+/// A file of the host's, opened.
+pub(crate) struct FileIn {
+    pub(crate) file: std::fs::File,
+    pub(crate) spec: PutSpec,
+}
+
+/// A file of the guest's, and where it shall be.
+pub(crate) struct FileOut {
+    pub(crate) guest: String,
+    pub(crate) host: PathBuf,
+}
+
+/// How a run ended.
+pub(crate) struct Finished {
+    pub(crate) outcome: Outcome,
+    /// Files that could not be fetched.
+    pub(crate) missing: Vec<Failure>,
+}
+
+/// Runs until the end, Ctrl-C or SIGTERM; nothing of the microVM is left in any case.
+pub(crate) async fn execute(
+    host: &Host,
+    id: &str,
+    request: Request,
+    output: &mut Output,
+    timeline: &mut Timeline,
+) -> Result<Finished, Failure> {
+    interruptible(run(host, id, request, output, timeline)).await
+}
+
+/// Drops `work` when a signal asks us to end, and removes what it had.
+pub(crate) async fn interruptible<T>(
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let listen = |kind| signal(kind).map_err(Failure::platform);
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let number = tokio::select! {
+        done = work => return done,
+        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+        _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
+    };
+    // The dropped work has killed its VMM and let go of its run directory.
+    sweep();
+    Err(Failure::interrupted(number))
+}
+
+async fn run(
+    host: &Host,
+    id: &str,
+    request: Request,
+    output: &mut Output,
+    timeline: &mut Timeline,
+) -> Result<Finished, Failure> {
+    let spinner = Spinner::start("booting");
+    let mut vm = host.driver.boot(&host.machine(id), timeline).await?;
+    drop(spinner);
+    let finished = inside(&mut *vm, request, output, timeline).await;
+    let destroyed = vm.destroy().await.map_err(Failure::platform);
+    timeline.mark(Phase::Destroyed);
+    let finished = finished?;
+    destroyed?;
+    Ok(finished)
+}
+
+/// Opens a session with a guest that listens.
+pub(crate) async fn open_session(vm: &dyn MicroVm) -> Result<Session, Failure> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let stream = connect(vm.vsock_path(), SESSION_PORT, deadline)
+        .await
+        .map_err(Failure::platform)?;
+    Ok(Session::open(stream).await?)
+}
+
+async fn inside(
+    vm: &mut dyn MicroVm,
+    request: Request,
+    output: &mut Output,
+    timeline: &mut Timeline,
+) -> Result<Finished, Failure> {
+    let session = open_session(vm).await?;
+    timeline.mark(Phase::Connected);
+    for file in request.files_in {
+        session
+            .put(&file.spec, tokio::fs::File::from_std(file.file))
+            .await?;
+    }
+    let exec = session.exec(&request.spec).await?;
+    timeline.mark(Phase::Sent);
+    let feeding = tokio::spawn(feed(exec.stdin(), request.stdin));
+    let followed = follow(vm, exec, request.timeout, output).await;
+    feeding.abort();
+    let outcome = followed?;
+    timeline.mark(Phase::Result);
+    let mut missing = Vec::new();
+    for file in request.files_out {
+        if let Err(failure) = fetch(&session, file).await {
+            missing.push(failure);
+        }
+    }
+    Ok(Finished { outcome, missing })
+}
+
+/// Passes on what the program writes until it ends. The guest keeps the time limit; should it not,
+/// the host does.
+async fn follow(
+    vm: &mut dyn MicroVm,
+    mut exec: Exec,
+    limit: Duration,
+    output: &mut Output,
+) -> Result<Outcome, Failure> {
+    let deadline = Instant::now() + limit + GRACE;
+    loop {
+        let event = tokio::select! {
+            event = timeout_at(deadline, exec.next()) => event,
+            death = vm.died() => return Err(ended(death)),
+        };
+        match event {
+            Ok(Ok(Event::Started)) => {}
+            Ok(Ok(Event::Stdout(bytes))) => output.stdout(&bytes).await?,
+            Ok(Ok(Event::Stderr(bytes))) => output.stderr(&bytes).await?,
+            Ok(Ok(Event::Ended(outcome))) => return Ok(outcome),
+            Ok(Err(error)) => return Err(because_it_ended(vm, error.into()).await),
+            Err(_) => {
+                let error = anyhow::anyhow!("the guest did not keep the time limit of {limit:?}");
+                return Err(Failure::platform(error));
+            }
+        }
+    }
+}
+
+/// When a session breaks because its microVM ends, the microVM's end is the better answer.
+async fn because_it_ended(vm: &mut dyn MicroVm, failure: Failure) -> Failure {
+    let soon = Instant::now() + Duration::from_millis(300);
+    match timeout_at(soon, vm.died()).await {
+        Ok(death) => ended(death),
+        Err(_) => failure,
+    }
+}
+
+fn ended(death: Death) -> Failure {
+    Failure::platform(anyhow::Error::from(death).context("the microVM ended during the run"))
+}
+
+/// Sends the program its input. When it ends first, what is left is not needed.
+async fn feed(stdin: Stdin, source: StdinSource) {
+    let fed = async {
+        match source {
+            StdinSource::Empty => {}
+            StdinSource::Inherited => copy(tokio::io::stdin(), &stdin).await?,
+            StdinSource::File(file) => copy(tokio::fs::File::from_std(file), &stdin).await?,
+        }
+        stdin.end().await.map_err(std::io::Error::other)
+    };
+    if let Err(error) = fed.await {
+        tracing::debug!(%error, "standard input ended early");
+    }
+}
+
+async fn copy(mut from: impl tokio::io::AsyncRead + Unpin, to: &Stdin) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => to
+                .write(&buffer[..count])
+                .await
+                .map_err(std::io::Error::other)?,
+        }
+    }
+}
+
+/// Fetches a file: written aside, then moved into place.
+async fn fetch(session: &Session, file: FileOut) -> Result<(), Failure> {
+    let named = |error: std::io::Error| {
+        Failure::platform(
+            anyhow::Error::from(error).context(format!("cannot write {}", file.host.display())),
+        )
+    };
+    let aside = file
+        .host
+        .with_added_extension(format!("firelane-{}", std::process::id()));
+    let target = tokio::fs::File::create_new(&aside).await.map_err(named)?;
+    let spec = GetSpec {
+        path: file.guest.clone(),
+        max_bytes: MAX_FILE_BYTES,
+    };
+    let got = session.get(&spec, target).await;
+    if let Err(error) = got {
+        tokio::fs::remove_file(&aside).await.map_err(named)?;
+        return Err(Failure::platform(
+            anyhow::Error::from(error).context(format!("cannot fetch {}", file.guest)),
+        ));
+    }
+    tokio::fs::rename(&aside, &file.host).await.map_err(named)
+}

@@ -1,0 +1,301 @@
+//! Building a template: the steps and their order.
+
+mod error;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jiff::{Timestamp, Unit};
+
+use crate::file::{make_folder, put};
+use crate::kernel::{self, KernelError};
+use crate::progress::{Progress, Step};
+use crate::recipe::debian::{Archive, Package};
+use crate::recipe::definition::Definition;
+use crate::recipe::resolve::{Resolved, resolve};
+use crate::recipe::wheel::{Wheels, extract};
+use crate::store::manifest::{Kernel, Manifest, SCHEMA};
+use crate::store::{KernelFiles, Store, Template};
+use crate::tool::on_path;
+use crate::tree::unpack::except;
+use crate::tree::{bytecode, erofs, fixups};
+
+pub use error::BuildError;
+
+/// The programs a build runs, and the packages they are in on Debian and Ubuntu.
+const TOOLS: &[(&str, &str)] = &[("mmdebstrap", "mmdebstrap"), ("mkfs.erofs", "erofs-utils")];
+/// Disk space a build needs whatever it contains, and for each package named, in MiB. Downloads, the unpacked tree
+/// twice and the image exist at the same time.
+const SPACE_BASE_MIB: u64 = 1024;
+const SPACE_PACKAGE_MIB: u64 = 64;
+
+/// How to build.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Build even if the store has a template of the same definition, and look for newer packages.
+    pub refresh: bool,
+    /// A Debian mirror, or a line of sources.list, in place of the default. Unset: `$FIRELANE_DEBIAN_MIRROR`.
+    pub mirror: Option<String>,
+    /// A folder of files that need not be downloaded. Unset: `$FIRELANE_DOWNLOADS`.
+    pub downloads: Option<PathBuf>,
+    /// A folder for downloads kept between builds. Unset: below the store.
+    pub cache: Option<PathBuf>,
+}
+
+/// Builds the template that `definition` describes, or takes it from the store when it has been built before and
+/// [`Options::refresh`] is off. Builds of the same template wait for each other; the second finds the work done.
+///
+/// Blocks for seconds to minutes. The store changes only at the very end, in one step; a build that is killed leaves a
+/// staging folder, which the next one sweeps.
+///
+/// # Errors
+/// [`BuildError`] names the step and the subject, carries what a failed program said, and may know a remedy.
+pub fn build(
+    store: &Store,
+    definition: &Definition,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Template, BuildError> {
+    progress.step(Step::Prepare);
+    if std::env::consts::ARCH != "x86_64" {
+        return Err(BuildError::Architecture {
+            arch: std::env::consts::ARCH,
+        });
+    }
+    let resolved = resolve(definition)?;
+    let asked = Timestamp::now();
+    let _lock = match store.try_build_lock(&definition.name)? {
+        Some(lock) => lock,
+        None => {
+            progress.message("waiting for another build of this template");
+            store.build_lock(&definition.name)?
+        }
+    };
+    if let Some(template) = usable(store, definition, &resolved, options, asked) {
+        return Ok(template);
+    }
+    Build::new(store, definition, &resolved, options, progress)?.run()
+}
+
+/// The template in the store, where it is of the same definition and new enough.
+fn usable(
+    store: &Store,
+    definition: &Definition,
+    resolved: &Resolved,
+    options: &Options,
+    asked: Timestamp,
+) -> Option<Template> {
+    let template = store.get(&definition.name).ok()?;
+    let manifest = template.manifest();
+    let fresh = !options.refresh
+        || manifest
+            .created
+            .parse::<Timestamp>()
+            .is_ok_and(|created| created >= asked);
+    (fresh && manifest.definition == resolved.hash()).then_some(template)
+}
+
+struct Build<'a> {
+    store: &'a Store,
+    definition: &'a Definition,
+    resolved: &'a Resolved,
+    refresh: bool,
+    mirror: Option<String>,
+    downloads: Option<PathBuf>,
+    cache: PathBuf,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Build<'a> {
+    fn new(
+        store: &'a Store,
+        definition: &'a Definition,
+        resolved: &'a Resolved,
+        options: &Options,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, BuildError> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let mirror = set("FIRELANE_DEBIAN_MIRROR").and_then(|value| value.into_string().ok());
+        let build = Self {
+            store,
+            definition,
+            resolved,
+            refresh: options.refresh,
+            mirror: options.mirror.clone().or(mirror),
+            downloads: options
+                .downloads
+                .clone()
+                .or_else(|| set("FIRELANE_DOWNLOADS").map(PathBuf::from)),
+            cache: options.cache.clone().unwrap_or_else(|| store.cache()),
+            progress,
+        };
+        build.check_tools()?;
+        build.check_space()?;
+        Ok(build)
+    }
+
+    fn check_tools(&self) -> Result<(), BuildError> {
+        match TOOLS.iter().find(|(program, _)| on_path(program).is_none()) {
+            Some((program, package)) => Err(BuildError::MissingTool { program, package }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_space(&self) -> Result<(), BuildError> {
+        let path = self.store.root();
+        let needed_mib = SPACE_BASE_MIB + SPACE_PACKAGE_MIB * self.resolved.packages.len() as u64;
+        // A file system that cannot say is given the benefit of the doubt.
+        let Ok(stat) = rustix::fs::statvfs(path) else {
+            return Ok(());
+        };
+        let free_mib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+        if free_mib < needed_mib {
+            return Err(BuildError::Space {
+                path: path.to_owned(),
+                needed_mib,
+                free_mib,
+            });
+        }
+        Ok(())
+    }
+
+    fn run(&self) -> Result<Template, BuildError> {
+        self.progress.step(Step::Kernel);
+        let kernel = self.kernel()?;
+        let staging = self.store.staging()?;
+        let tree = staging.path().join("tree");
+        make_folder(&tree)?;
+        let packages = self.packages(staging.path(), &tree)?;
+        let wheels = self.wheels(staging.path(), &tree)?;
+        self.progress.step(Step::FixUps);
+        for (step, fix) in fixups::STEPS {
+            self.progress.message(step);
+            fix(&tree, self.resolved).map_err(|source| BuildError::FixUp { step, source })?;
+        }
+        self.progress.step(Step::Bytecode);
+        bytecode::compile(&tree).map_err(BuildError::Bytecode)?;
+        fixups::final_modes(&tree).map_err(|source| BuildError::FixUp {
+            step: "final modes",
+            source,
+        })?;
+        self.progress.step(Step::Image);
+        let image = staging.path().join("rootfs.erofs");
+        erofs::make_image(&tree, &image).map_err(BuildError::Image)?;
+        self.progress.step(Step::Store);
+        let template = self.store.add(&image, |rootfs| {
+            let mut manifest = Manifest {
+                schema: SCHEMA,
+                name: self.definition.name.clone(),
+                description: self.definition.spec.description.clone(),
+                id: String::new(),
+                definition: self.resolved.hash(),
+                created: now(),
+                rootfs,
+                kernel,
+                packages,
+                wheels,
+                env: self.resolved.env.clone(),
+                memory_mib: self.resolved.memory_mib,
+                warmup: self.resolved.warmup.clone(),
+            };
+            manifest.id = manifest.content_id();
+            manifest
+        })?;
+        self.store.collect()?;
+        Ok(template)
+    }
+
+    /// The kernel of the store, made first where it is missing or to be refreshed.
+    fn kernel(&self) -> Result<Kernel, BuildError> {
+        let _lock = self.store.kernel_lock()?;
+        let known = self.store.kernel()?;
+        if let (Some(kernel), false) = (known, self.refresh) {
+            return Ok(kernel);
+        }
+        let staging = self.store.staging()?;
+        let tree = staging.path().join("tree");
+        make_folder(&tree)?;
+        let wanted: BTreeSet<String> = [kernel::PACKAGE]
+            .iter()
+            .chain(kernel::SMALL_DEPENDENCIES)
+            .map(|name| (*name).to_owned())
+            .collect();
+        let packages = self
+            .archive(staging.path())
+            .fetch(&wanted, &tree, &kernel::keep)
+            .map_err(|source| BuildError::KernelFetch(Box::new(source)))?;
+        let parts = kernel::take_apart(&tree)?;
+        let name = format!("linux-image-{}", parts.version);
+        let package = packages
+            .into_iter()
+            .find(|package| package.name == name)
+            .ok_or(KernelError::NoKernel)?;
+        let (vmlinux, modules) = (
+            staging.path().join("vmlinux"),
+            staging.path().join("modules.cpio"),
+        );
+        put(&vmlinux, &parts.vmlinux, 0o444)?;
+        put(&modules, &parts.modules, 0o444)?;
+        let files = KernelFiles {
+            version: parts.version,
+            package,
+            vmlinux: &vmlinux,
+            modules: &modules,
+        };
+        Ok(self.store.add_kernel(files)?)
+    }
+
+    fn packages(&self, scratch: &Path, tree: &Path) -> Result<Vec<Package>, BuildError> {
+        self.progress.step(Step::Packages);
+        let mut left_out: Vec<String> = fixups::NEVER
+            .iter()
+            .map(|path| (*path).to_owned())
+            .collect();
+        left_out.extend(self.resolved.exclude.iter().cloned());
+        self.archive(scratch)
+            .fetch(&self.resolved.packages, tree, &except(&left_out))
+            .map_err(|source| BuildError::Packages {
+                template: self.definition.name.clone(),
+                source: Box::new(source),
+            })
+    }
+
+    fn wheels(&self, scratch: &Path, tree: &Path) -> Result<Vec<Package>, BuildError> {
+        self.progress.step(Step::Wheels);
+        let failed = |source| BuildError::Wheels {
+            template: self.definition.name.clone(),
+            source: Box::new(source),
+        };
+        let scratch = scratch.join("wheels");
+        make_folder(&scratch)?;
+        let cache = self.cache.join("wheels");
+        let wheels = Wheels {
+            cache: &cache,
+            downloads: self.downloads.as_deref(),
+            scratch: &scratch,
+        };
+        let mut taken = Vec::new();
+        for wheel in &self.resolved.wheels {
+            self.progress.message(&wheel.name);
+            let path = wheels.find(wheel).map_err(failed)?;
+            taken.push(extract(&path, wheel, tree).map_err(failed)?);
+        }
+        // Nothing of it is needed any more, and the image is about to be written.
+        let _ = fs::remove_dir_all(&scratch);
+        Ok(taken)
+    }
+
+    fn archive<'b>(&'b self, scratch: &'b Path) -> Archive<'b> {
+        Archive {
+            cache: &self.cache,
+            mirror: self.mirror.as_deref(),
+            scratch,
+        }
+    }
+}
+
+fn now() -> String {
+    let now = Timestamp::now();
+    now.round(Unit::Millisecond).unwrap_or(now).to_string()
+}

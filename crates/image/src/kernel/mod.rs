@@ -1,0 +1,158 @@
+//! The guest kernel: Debian's cloud kernel, taken apart into `vmlinux` and an archive of the modules a guest needs.
+
+pub(crate) mod bzimage;
+pub(crate) mod modules;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use bzimage::BzImageError;
+pub use modules::ModuleError;
+
+use crate::cpio::Archive;
+use crate::file::{FileError, at, read};
+
+/// The package that depends on the current cloud kernel.
+pub(crate) const PACKAGE: &str = "linux-image-cloud-amd64";
+/// Small packages that satisfy what the kernel's package depends on, in place of much larger defaults.
+pub(crate) const SMALL_DEPENDENCIES: &[&str] = &["tiny-initramfs", "usr-is-merged"];
+
+/// Why the kernel could not be taken out of its package.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The package holds no kernel where one is expected.
+    #[error("no kernel in the packages fetched for {PACKAGE}")]
+    NoKernel,
+    /// The kernel image cannot be unpacked.
+    #[error("cannot unpack the kernel image {}", path.display())]
+    BzImage {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BzImageError,
+    },
+    /// The modules a guest needs are not all there.
+    #[error("cannot collect kernel modules")]
+    Modules(#[from] ModuleError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Which files of a kernel package are worth unpacking.
+pub(crate) fn keep(path: &str) -> bool {
+    path.starts_with("boot/vmlinuz-") || path.starts_with("usr/lib/modules/")
+}
+
+/// A kernel taken apart.
+pub(crate) struct Parts {
+    pub(crate) version: String,
+    pub(crate) vmlinux: Vec<u8>,
+    pub(crate) modules: Vec<u8>,
+}
+
+/// Takes the kernel unpacked below `tree` apart.
+pub(crate) fn take_apart(tree: &Path) -> Result<Parts, KernelError> {
+    let boot = tree.join("boot");
+    let version = names(&boot)?
+        .into_iter()
+        .find_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
+        .ok_or(KernelError::NoKernel)?;
+    let image = boot.join(format!("vmlinuz-{version}"));
+    let vmlinux = bzimage::vmlinux(&read(&image)?).map_err(|source| KernelError::BzImage {
+        path: image.clone(),
+        source,
+    })?;
+    let modules = pack_modules(&tree.join("usr/lib/modules").join(&version))?;
+    Ok(Parts {
+        version,
+        vmlinux,
+        modules,
+    })
+}
+
+/// The archive of modules: `/modules/NN-name.ko` in load order, and that order in `/modules/order`.
+fn pack_modules(folder: &Path) -> Result<Vec<u8>, KernelError> {
+    let mut files = BTreeMap::new();
+    find_modules(&folder.join("kernel"), &mut files)?;
+    let available: BTreeSet<String> = files.keys().cloned().collect();
+    let text = |name: &str| {
+        read(&folder.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let builtin = modules::parse_builtin(&text("modules.builtin")?);
+    let table = folder
+        .join("modules.dep")
+        .exists()
+        .then(|| text("modules.dep"))
+        .transpose()?;
+    let table = table.map(|text| modules::parse_dep(&text));
+    let mut contents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut unreadable = None;
+    let order = modules::load_order(modules::WANTED, &builtin, |name| {
+        let Some(path) = files.get(name) else {
+            return Ok(None);
+        };
+        if path.extension().is_none_or(|extension| extension != "ko") {
+            return Err(ModuleError::Compressed {
+                path: path.display().to_string(),
+            });
+        }
+        let content = read(path).unwrap_or_else(|error| {
+            unreadable = Some(error);
+            Vec::new()
+        });
+        let needs = match &table {
+            Some(table) => table.get(name).cloned().unwrap_or_default(),
+            None => modules::modinfo_depends(name, &content, &available)?,
+        };
+        contents.insert(name.to_owned(), content);
+        Ok(Some(needs))
+    });
+    if let Some(error) = unreadable {
+        return Err(error.into());
+    }
+    let mut archive = Archive::default();
+    let packed = || -> std::io::Result<Vec<u8>> {
+        archive.folder("modules")?;
+        let mut list = String::new();
+        for (position, name) in order.iter().flatten().enumerate() {
+            let file = format!("{position:02}-{name}.ko");
+            archive.file(&format!("modules/{file}"), 0o644, &contents[name])?;
+            list.push_str(&file);
+            list.push('\n');
+        }
+        archive.file("modules/order", 0o644, list.as_bytes())?;
+        archive.finish()
+    }();
+    order?;
+    Ok(packed.map_err(at("pack modules of", folder))?)
+}
+
+fn find_modules(folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<(), FileError> {
+    for name in names(folder)? {
+        let path = folder.join(&name);
+        if path.is_dir() {
+            find_modules(&path, found)?;
+        } else if name.contains(".ko") {
+            found.insert(modules::name_of(&name), path);
+        }
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, FileError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(at("list", folder))? {
+        names.push(
+            entry
+                .map_err(at("list", folder))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
+    }
+    names.sort();
+    Ok(names)
+}

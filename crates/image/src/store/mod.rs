@@ -1,0 +1,25 @@
+//! The store: content-addressed files on this host, and the manifests that give them meaning.
+//!
+//! ```text
+//! blobs/<blake3>           root file systems, kernels, module archives; mode 0444
+//! templates/<name>.json    manifests
+//! kernels/<suite>.json     the kernel all templates share
+//! initrds/<blake3>.cpio    runner + modules, joined on first use; a cache
+//! cache/                   downloads, kept between builds
+//! locks/                   lock files
+//! staging/                 half-made things, swept
+//! ```
+//!
+//! A file enters `blobs` or `templates` by rename, complete and flushed; nothing there is ever rewritten.
+
+mod blobs;
+pub(crate) mod lock;
+pub(crate) mod manifest;
+pub(crate) mod staging;
+mod templates;
+#[cfg(test)]
+mod tests;
+
+pub use blobs::Verification;
+pub(crate) use templates::KernelFiles;
+pub use templates::{Store, StoreError, Template};

@@ -1,0 +1,553 @@
+//! Opening a store; finding, adding, checking and removing templates.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::blobs::{Blobs, Verification};
+use super::lock::Lock;
+use super::manifest::{Blob, Kernel, Manifest, SCHEMA};
+use super::staging::{Staging, sweep};
+use crate::digest::{blake3_bytes, blake3_file};
+use crate::file::{FileError, at, make_folder, put, read, sync};
+use crate::initrd;
+use crate::recipe::debian::SUITE;
+
+/// Initrds kept for other runners or kernels than the newest; each has the size of the runner plus a few MiB.
+const INITRDS_KEPT: usize = 8;
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No template of that name has been built.
+    #[error("no template {name:?} in the store (built: {})", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    NotFound {
+        /// The name asked for.
+        name: String,
+        /// Names that exist.
+        known: Vec<String>,
+    },
+    /// The name cannot be that of a template.
+    #[error(
+        "{name:?} is not a template name: 1 to 64 of a-z, 0-9, '-', '_', '.', starting with a letter or digit"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// Another process is building this template.
+    #[error("template {name:?} is being built")]
+    Busy {
+        /// The template.
+        name: String,
+    },
+    /// A manifest cannot be understood.
+    #[error("manifest {} cannot be read", path.display())]
+    BadManifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Where the JSON is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A manifest has another layout than this version knows.
+    #[error("manifest {} has schema {schema}, this version reads {SCHEMA}", path.display())]
+    Schema {
+        /// The manifest.
+        path: PathBuf,
+        /// Its schema number.
+        schema: u32,
+    },
+    /// A blob that a template needs is missing or has changed.
+    #[error("blob {hash} of template {name:?} is {}", match state { Verification::Missing => "missing", _ => "damaged" })]
+    Corrupt {
+        /// The template.
+        name: String,
+        /// The blob.
+        hash: String,
+        /// What was found.
+        state: Verification,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl StoreError {
+    /// What the user can do about it, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::NotFound { name, .. } => {
+                Some(format!("build it: firelane template build {name}"))
+            }
+            Self::Schema { path, .. } | Self::BadManifest { path, .. } => {
+                let name = path
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                Some(format!(
+                    "build it again: firelane template build {name} --refresh"
+                ))
+            }
+            Self::Corrupt { name, .. } => Some(format!(
+                "build it again: firelane template build {name} --refresh"
+            )),
+            Self::Busy { .. } => Some("wait for the build to end".to_owned()),
+            Self::File(FileError { source, path, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some(format!(
+                    "make {} writable for this user, or set FIRELANE_HOME",
+                    path.display()
+                ))
+            }
+            Self::BadName { .. } | Self::File(_) => None,
+        }
+    }
+}
+
+/// A folder of templates.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+    blobs: Blobs,
+}
+
+impl Store {
+    /// Where the store is unless told otherwise: `$FIRELANE_HOME`; else `/var/lib/firelane` for root, and for others
+    /// `$XDG_DATA_HOME/firelane` or `~/.local/share/firelane`.
+    pub fn default_root() -> PathBuf {
+        let set = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let system = || PathBuf::from("/var/lib/firelane");
+        if let Some(root) = set("FIRELANE_HOME") {
+            return root;
+        }
+        if rustix::process::geteuid().is_root() {
+            return system();
+        }
+        set("XDG_DATA_HOME")
+            .map(|data| data.join("firelane"))
+            .or_else(|| set("HOME").map(|home| home.join(".local/share/firelane")))
+            .unwrap_or_else(system)
+    }
+
+    /// Opens the store at `root`, making its folders (0755) where they are missing, and sweeps what killed builds left.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] when a folder cannot be made or swept.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        for folder in [
+            "blobs",
+            "templates",
+            "kernels",
+            "initrds",
+            "cache",
+            "locks",
+            "staging",
+        ] {
+            let folder = root.join(folder);
+            if !folder.exists() {
+                make_folder(&folder)?;
+                open_to_all(root)?;
+                open_to_all(&folder)?;
+            }
+        }
+        // Links in the tree's own paths would otherwise end up in the tools' arguments.
+        let root = root.canonicalize().map_err(at("resolve", root))?;
+        let store = Self {
+            blobs: Blobs::new(root.join("blobs")),
+            root,
+        };
+        sweep(&store.root.join("staging"))?;
+        Ok(store)
+    }
+
+    /// The folder of this store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The template of that name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] names the templates that exist; [`StoreError::Corrupt`] when a blob is missing or has another size
+    /// than recorded.
+    pub fn get(&self, name: &str) -> Result<Template, StoreError> {
+        check_name(name)?;
+        let path = self.manifest_path(name);
+        if !path.exists() {
+            return Err(StoreError::NotFound {
+                name: name.to_owned(),
+                known: self.names()?,
+            });
+        }
+        let template = self.template(read_manifest(&path)?);
+        for blob in template.manifest.blobs() {
+            if !self.blobs.has(blob) {
+                let state = if self.blobs.path(blob).exists() {
+                    Verification::Damaged
+                } else {
+                    Verification::Missing
+                };
+                return Err(StoreError::Corrupt {
+                    name: name.to_owned(),
+                    hash: blob.hash.clone(),
+                    state,
+                });
+            }
+        }
+        Ok(template)
+    }
+
+    /// All templates, by name.
+    ///
+    /// # Errors
+    /// As [`Store::get`], for the first manifest that cannot be read.
+    pub fn list(&self) -> Result<Vec<Template>, StoreError> {
+        self.names()?
+            .iter()
+            .map(|name| Ok(self.template(read_manifest(&self.manifest_path(name))?)))
+            .collect()
+    }
+
+    /// Removes a template and the blobs that no other one needs. Returns the bytes freed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Busy`] while the template is being built.
+    pub fn remove(&self, name: &str) -> Result<u64, StoreError> {
+        check_name(name)?;
+        let lock = self.lock_path(name);
+        let Some(_building) = Lock::try_exclusive(&lock).map_err(at("lock", &lock))? else {
+            return Err(StoreError::Busy {
+                name: name.to_owned(),
+            });
+        };
+        let _alone = self.alone()?;
+        let path = self.manifest_path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StoreError::NotFound {
+                name: name.to_owned(),
+                known: self.names()?,
+            }),
+            done => {
+                done.map_err(at("remove", &path))?;
+                self.free()
+            }
+        }
+    }
+
+    /// Hashes every blob of a template again.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] names the first blob that is not what the manifest says.
+    pub fn verify(&self, template: &Template) -> Result<(), StoreError> {
+        for blob in template.manifest.blobs() {
+            match self.blobs.verify(blob)? {
+                Verification::Intact => {}
+                state => {
+                    let name = template.manifest.name.clone();
+                    return Err(StoreError::Corrupt {
+                        name,
+                        hash: blob.hash.clone(),
+                        state,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn staging(&self) -> Result<Staging, StoreError> {
+        let root = self.root.join("staging");
+        sweep(&root)?;
+        Ok(Staging::create(&root)?)
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// Held during a build of that name. `None` while another process builds it.
+    pub(crate) fn try_build_lock(&self, name: &str) -> Result<Option<Lock>, StoreError> {
+        check_name(name)?;
+        let path = self.lock_path(name);
+        Ok(Lock::try_exclusive(&path).map_err(at("lock", &path))?)
+    }
+
+    /// As [`Store::try_build_lock`], but waits.
+    pub(crate) fn build_lock(&self, name: &str) -> Result<Lock, StoreError> {
+        check_name(name)?;
+        let path = self.lock_path(name);
+        Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
+    }
+
+    /// The kernel shared by all templates, if its blobs are there.
+    pub(crate) fn kernel(&self) -> Result<Option<Kernel>, StoreError> {
+        let path = self.kernel_path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let kernel: Kernel = parse(&path)?;
+        Ok((self.blobs.has(&kernel.vmlinux) && self.blobs.has(&kernel.modules)).then_some(kernel))
+    }
+
+    /// Held while the shared kernel is being made.
+    pub(crate) fn kernel_lock(&self) -> Result<Lock, StoreError> {
+        let path = self.root.join("locks/kernel");
+        Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
+    }
+
+    /// Adds the shared kernel from two files on the store's file system.
+    pub(crate) fn add_kernel(&self, files: KernelFiles<'_>) -> Result<Kernel, StoreError> {
+        let _shared = self.shared()?;
+        let kernel = Kernel {
+            version: files.version,
+            package: files.package,
+            vmlinux: self.blobs.add(files.vmlinux)?,
+            modules: self.blobs.add(files.modules)?,
+        };
+        self.publish(&self.kernel_path(), &kernel)?;
+        Ok(kernel)
+    }
+
+    /// Adds the root file system at `rootfs` and a manifest that `describe` makes from its blob.
+    pub(crate) fn add(
+        &self,
+        rootfs: &Path,
+        describe: impl FnOnce(Blob) -> Manifest,
+    ) -> Result<Template, StoreError> {
+        let _shared = self.shared()?;
+        let manifest = describe(self.blobs.add(rootfs)?);
+        self.publish(&self.manifest_path(&manifest.name), &manifest)?;
+        Ok(self.template(manifest))
+    }
+
+    /// Frees what a replaced manifest left behind, unless somebody is adding something right now.
+    pub(crate) fn collect(&self) -> Result<(), StoreError> {
+        let path = self.root.join("locks/store");
+        if let Some(_alone) = Lock::try_exclusive(&path).map_err(at("lock", &path))? {
+            self.free()?;
+        }
+        Ok(())
+    }
+
+    fn free(&self) -> Result<u64, StoreError> {
+        let mut used = BTreeSet::new();
+        for template in self.list()? {
+            used.extend(template.manifest.blobs().map(|blob| blob.hash.clone()));
+        }
+        match self.kernel()? {
+            // The kernel goes with the last template.
+            Some(_) if used.is_empty() => {
+                let path = self.kernel_path();
+                fs::remove_file(&path).map_err(at("remove", &path))?;
+            }
+            Some(kernel) => used.extend([kernel.vmlinux.hash, kernel.modules.hash]),
+            None => {}
+        }
+        let freed = self.blobs.keep_only(&used)?;
+        Ok(freed + self.trim_initrds(if used.is_empty() { 0 } else { INITRDS_KEPT })?)
+    }
+
+    fn trim_initrds(&self, keep: usize) -> Result<u64, StoreError> {
+        let folder = self.root.join("initrds");
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(at("list", &folder))? {
+            let entry = entry.map_err(at("list", &folder))?;
+            let meta = entry.metadata().map_err(at("read", &entry.path()))?;
+            files.push((
+                meta.modified().map_err(at("read", &entry.path()))?,
+                entry.path(),
+                meta.len(),
+            ));
+        }
+        files.sort();
+        let mut freed = 0;
+        let surplus = files.len().saturating_sub(keep);
+        for (_, path, size) in files.into_iter().take(surplus) {
+            // Another process may trim at the same time.
+            if fs::remove_file(&path).is_ok() {
+                freed += size;
+            }
+        }
+        Ok(freed)
+    }
+
+    fn template(&self, manifest: Manifest) -> Template {
+        Template {
+            store: self.clone(),
+            manifest,
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        let folder = self.root.join("templates");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(at("list", &folder))? {
+            let name = entry.map_err(at("list", &folder))?.file_name();
+            names.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_suffix(".json"))
+                    .map(str::to_owned),
+            );
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn publish(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+        let mut json =
+            serde_json::to_vec_pretty(value).expect("strings and numbers always serialise");
+        json.push(b'\n');
+        Ok(self.place(path, &json, 0o644)?)
+    }
+
+    /// Writes a file beside the store's others in one step.
+    fn place(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+        let staging = Staging::create(&self.root.join("staging"))?;
+        let draft = staging.path().join("draft");
+        put(&draft, content, mode)?;
+        sync(&draft)?;
+        fs::rename(&draft, path).map_err(at("move into the store", path))?;
+        path.parent().map_or(Ok(()), sync)
+    }
+
+    fn manifest_path(&self, name: &str) -> PathBuf {
+        self.root.join("templates").join(format!("{name}.json"))
+    }
+
+    fn kernel_path(&self) -> PathBuf {
+        self.root.join("kernels").join(format!("{SUITE}.json"))
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(format!("template-{name}"))
+    }
+
+    fn shared(&self) -> Result<Lock, StoreError> {
+        let path = self.root.join("locks/store");
+        Ok(Lock::shared(&path).map_err(at("lock", &path))?)
+    }
+
+    fn alone(&self) -> Result<Lock, StoreError> {
+        let path = self.root.join("locks/store");
+        Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
+    }
+}
+
+/// What [`Store::add_kernel`] takes over.
+pub(crate) struct KernelFiles<'a> {
+    pub(crate) version: String,
+    pub(crate) package: crate::recipe::debian::Package,
+    pub(crate) vmlinux: &'a Path,
+    pub(crate) modules: &'a Path,
+}
+
+/// A template in a store, ready to be booted.
+#[derive(Debug, Clone)]
+pub struct Template {
+    store: Store,
+    manifest: Manifest,
+}
+
+impl Template {
+    /// What is recorded about it.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The root file system: an uncompressed, read-only erofs image.
+    pub fn rootfs(&self) -> PathBuf {
+        self.store.blobs.path(&self.manifest.rootfs)
+    }
+
+    /// The kernel: an uncompressed ELF file with a PVH entry.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.store.blobs.path(&self.manifest.kernel.vmlinux)
+    }
+
+    /// The kernel modules as a cpio archive.
+    pub fn modules(&self) -> PathBuf {
+        self.store.blobs.path(&self.manifest.kernel.modules)
+    }
+
+    /// An initrd with the program at `runner` as `/init` and this template's modules: made on first use, then kept,
+    /// named by the hashes of both. Its layout is described in the `initrd` module.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] when the runner cannot be read or the store not written.
+    pub fn initrd(&self, runner: &Path) -> Result<PathBuf, StoreError> {
+        let (runner_hash, _) = blake3_file(runner).map_err(at("read", runner))?;
+        let key = format!(
+            "{} {runner_hash} {}",
+            initrd::LAYOUT,
+            self.manifest.kernel.modules.hash
+        );
+        let path = self
+            .store
+            .root
+            .join("initrds")
+            .join(format!("{}.cpio", blake3_bytes(key.as_bytes())));
+        if !path.exists() {
+            let initrd = initrd::assemble(&read(runner)?, &read(&self.modules())?)
+                .map_err(at("pack", runner))?;
+            self.store.place(&path, &initrd, 0o444)?;
+            self.store.trim_initrds(INITRDS_KEPT)?;
+        }
+        Ok(path)
+    }
+}
+
+/// VMMs run under other uids than the store's owner: they read what is here, whatever umask made it.
+fn open_to_all(folder: &Path) -> Result<(), FileError> {
+    fs::set_permissions(folder, Permissions::from_mode(0o755))
+        .map_err(at("set the mode of", folder))
+}
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let fine = name.len() <= 64
+        && name.bytes().next().is_some_and(plain)
+        && name
+            .bytes()
+            .all(|byte| plain(byte) || b"-_.".contains(&byte));
+    if fine {
+        Ok(())
+    } else {
+        Err(StoreError::BadName {
+            name: name.to_owned(),
+        })
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Head {
+        schema: u32,
+    }
+    let head: Head = parse(path)?;
+    if head.schema != SCHEMA {
+        return Err(StoreError::Schema {
+            path: path.to_owned(),
+            schema: head.schema,
+        });
+    }
+    parse(path)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    serde_json::from_slice(&read(path)?).map_err(|source| StoreError::BadManifest {
+        path: path.to_owned(),
+        source,
+    })
+}

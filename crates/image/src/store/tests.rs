@@ -1,0 +1,255 @@
+//! The store's behaviour with made-up blobs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::manifest::{Kernel, Manifest, SCHEMA};
+use super::{KernelFiles, Store, StoreError, Template, Verification};
+use crate::recipe::debian::Package;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    (root, store)
+}
+
+fn kernel(store: &Store) -> Kernel {
+    let staging = store.staging().unwrap();
+    let (vmlinux, modules) = (
+        staging.path().join("vmlinux"),
+        staging.path().join("modules"),
+    );
+    fs::write(&vmlinux, "kernel").unwrap();
+    fs::write(&modules, "modules").unwrap();
+    let package = Package {
+        name: "linux".to_owned(),
+        version: "1".to_owned(),
+        sha256: "0".repeat(64),
+    };
+    let files = KernelFiles {
+        version: "6.1".to_owned(),
+        package,
+        vmlinux: &vmlinux,
+        modules: &modules,
+    };
+    store.add_kernel(files).unwrap()
+}
+
+fn add(store: &Store, name: &str, rootfs: &str) -> Template {
+    let kernel = store.kernel().unwrap().unwrap_or_else(|| kernel(store));
+    let staging = store.staging().unwrap();
+    let image = staging.path().join("rootfs");
+    fs::write(&image, rootfs).unwrap();
+    store
+        .add(&image, |rootfs| {
+            let mut manifest = Manifest {
+                schema: SCHEMA,
+                name: name.to_owned(),
+                description: String::new(),
+                id: String::new(),
+                definition: "d".to_owned(),
+                created: "2026-01-01T00:00:00Z".to_owned(),
+                rootfs,
+                kernel,
+                packages: Vec::new(),
+                wheels: Vec::new(),
+                env: BTreeMap::new(),
+                memory_mib: 256,
+                warmup: BTreeMap::new(),
+            };
+            manifest.id = manifest.content_id();
+            manifest
+        })
+        .unwrap()
+}
+
+fn files(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn a_template_reads_back_as_it_was_added() {
+    let (_root, store) = store();
+    let added = add(&store, "one", "files");
+    let found = store.get("one").unwrap();
+    assert_eq!(found.manifest(), added.manifest());
+    assert_eq!(fs::read_to_string(found.rootfs()).unwrap(), "files");
+    assert_eq!(fs::read_to_string(found.vmlinux()).unwrap(), "kernel");
+    assert_eq!(fs::read_to_string(found.modules()).unwrap(), "modules");
+    assert_eq!(
+        found.rootfs().metadata().unwrap().permissions().mode() & 0o777,
+        0o444
+    );
+    assert_eq!(files(&store.root().join("staging")), 0);
+}
+
+#[test]
+fn equal_content_has_equal_ids_and_is_kept_once() {
+    let (_root, store) = store();
+    let (one, two, other) = (
+        add(&store, "one", "same"),
+        add(&store, "two", "same"),
+        add(&store, "three", "other"),
+    );
+    assert_eq!(one.manifest().id, two.manifest().id);
+    assert_ne!(one.manifest().id, other.manifest().id);
+    assert_eq!(files(&store.root().join("blobs")), 4);
+    let names: Vec<_> = store
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|template| template.manifest().name.clone())
+        .collect();
+    assert_eq!(names, ["one", "three", "two"]);
+}
+
+#[test]
+fn removing_frees_only_what_nothing_else_needs() {
+    let (_root, store) = store();
+    add(&store, "one", "same");
+    add(&store, "two", "same");
+    assert_eq!(store.remove("one").unwrap(), 0);
+    store.verify(&store.get("two").unwrap()).unwrap();
+    let freed = store.remove("two").unwrap();
+    assert_eq!(
+        freed,
+        ["same", "kernel", "modules"]
+            .iter()
+            .map(|text| text.len() as u64)
+            .sum::<u64>()
+    );
+    assert_eq!(files(&store.root().join("blobs")), 0);
+    assert!(store.kernel().unwrap().is_none());
+}
+
+#[test]
+fn an_unknown_template_is_answered_with_the_known_ones() {
+    let (_root, store) = store();
+    add(&store, "one", "x");
+    let error = store.get("nope").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no template \"nope\" in the store (built: one)"
+    );
+    assert!(error.remedy().unwrap().contains("template build nope"));
+    assert!(matches!(
+        store.remove("nope"),
+        Err(StoreError::NotFound { .. })
+    ));
+}
+
+#[test]
+fn names_cannot_leave_the_store() {
+    let (_root, store) = store();
+    for name in [
+        "",
+        "..",
+        "../x",
+        "a/b",
+        ".hidden",
+        "A",
+        "a b",
+        &"a".repeat(65),
+    ] {
+        assert!(
+            matches!(store.get(name), Err(StoreError::BadName { .. })),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_template_being_built_is_not_removed() {
+    let (_root, store) = store();
+    add(&store, "one", "x");
+    let lock = store.try_build_lock("one").unwrap().unwrap();
+    assert!(store.try_build_lock("one").unwrap().is_none());
+    assert!(matches!(store.remove("one"), Err(StoreError::Busy { .. })));
+    drop(lock);
+    store.remove("one").unwrap();
+}
+
+#[test]
+fn a_changed_or_missing_blob_is_found() {
+    fn check(change: impl Fn(&Path), at_get: bool, expected: &Verification) {
+        let (_root, store) = store();
+        let template = add(&store, "one", "files");
+        change(&template.rootfs());
+        assert_eq!(store.get("one").is_err(), at_get);
+        let Err(StoreError::Corrupt { state, hash, .. }) = store.verify(&template) else {
+            panic!("not found")
+        };
+        assert_eq!(
+            (&state, &hash),
+            (expected, &template.manifest().rootfs.hash)
+        );
+    }
+    let rewrite = |content: &'static str| {
+        move |path: &Path| {
+            fs::remove_file(path).unwrap();
+            fs::write(path, content).unwrap();
+        }
+    };
+    check(rewrite("filez"), false, &Verification::Damaged);
+    check(rewrite("longer than before"), true, &Verification::Damaged);
+    check(
+        |path| fs::remove_file(path).unwrap(),
+        true,
+        &Verification::Missing,
+    );
+}
+
+#[test]
+fn manifests_of_another_schema_or_with_unknown_fields_are_refused() {
+    let (_root, store) = store();
+    add(&store, "one", "x");
+    let path = store.root().join("templates/one.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"schema\": 1", "\"schema\": 99")).unwrap();
+    assert!(matches!(
+        store.get("one"),
+        Err(StoreError::Schema { schema: 99, .. })
+    ));
+    fs::write(&path, text.replace("\"name\"", "\"extra\": 1, \"name\"")).unwrap();
+    assert!(matches!(
+        store.get("one"),
+        Err(StoreError::BadManifest { .. })
+    ));
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    assert!(matches!(
+        store.get("one"),
+        Err(StoreError::BadManifest { .. })
+    ));
+}
+
+#[test]
+fn the_initrd_is_made_once_for_each_runner() {
+    let (_root, store) = store();
+    let template = add(&store, "one", "x");
+    let runner = store.root().join("runner");
+    fs::write(&runner, "one").unwrap();
+    let first = template.initrd(&runner).unwrap();
+    assert_eq!(template.initrd(&runner).unwrap(), first);
+    let bytes = fs::read(&first).unwrap();
+    assert!(bytes.starts_with(b"070701"));
+    assert!(bytes.ends_with(b"modules"));
+    assert_eq!((bytes.len() - "modules".len()) % 512, 0);
+    fs::write(&runner, "two").unwrap();
+    assert_ne!(template.initrd(&runner).unwrap(), first);
+    assert_eq!(files(&store.root().join("initrds")), 2);
+    store.remove("one").unwrap();
+    assert_eq!(files(&store.root().join("initrds")), 0);
+}
+
+#[test]
+fn opening_sweeps_what_a_killed_build_left() {
+    let (root, store) = store();
+    let live = store.staging().unwrap();
+    let stale = root.path().join("staging/1-0");
+    fs::create_dir_all(stale.join("tree")).unwrap();
+    Store::open(root.path()).unwrap();
+    assert!(!stale.exists());
+    assert!(live.path().exists());
+}

@@ -1,0 +1,232 @@
+//! What every kind of VMM can do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::timeline::Timeline;
+
+/// A kind of VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverKind {
+    /// QEMU.
+    Qemu,
+}
+
+impl DriverKind {
+    /// The name used on the command line and in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            DriverKind::Qemu => "qemu",
+        }
+    }
+}
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceleration {
+    /// The processor, through KVM.
+    Kvm,
+    /// Software emulation. QEMU does not call it a security boundary.
+    Tcg,
+}
+
+impl fmt::Display for Acceleration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Acceleration::Kvm => "kvm",
+            Acceleration::Tcg => "tcg",
+        })
+    }
+}
+
+/// What to boot.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Name of the microVM, unique on the host: letters, digits and hyphens, 64 at most.
+    pub id: String,
+    /// The kernel as an ELF file.
+    pub kernel: PathBuf,
+    /// The initrd with the guest-runner in it.
+    pub initrd: PathBuf,
+    /// The root file system image, shared and read-only.
+    pub rootfs: PathBuf,
+    /// Guest memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// How long the guest may take until it is ready.
+    pub boot_timeout: Duration,
+}
+
+/// Why a microVM could not be booted. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The VMM's program is not there.
+    #[error("{program} is not installed")]
+    NoVmm {
+        /// Its name.
+        program: String,
+        /// How to get it.
+        remedy: String,
+    },
+    /// A file of the machine cannot be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The microVM's own files on the host could not be made.
+    #[error("cannot prepare the run directory")]
+    RunDir(#[from] crate::rundir::RunDirError),
+    /// A step of the start failed.
+    #[error("cannot {step}")]
+    Step {
+        /// Which one.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The VMM ended before the guest was ready.
+    #[error("the VMM ended before the guest was ready")]
+    Died(#[source] Death),
+    /// The VMM refused a command.
+    #[error("the VMM refused its configuration")]
+    Monitor(#[source] crate::qemu::QmpError),
+    /// The guest did not become ready in time.
+    #[error(
+        "the guest was not ready within {timeout:?}{}",
+        shown("console", console)
+    )]
+    NotReady {
+        /// The time it had.
+        timeout: Duration,
+        /// Last lines of its console.
+        console: String,
+    },
+}
+
+impl BootError {
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            BootError::NoVmm { remedy, .. } => Some(remedy.clone()),
+            BootError::NotReady { .. } => {
+                Some("the host may be overloaded: try again, or give --memory-mib more".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How a VMM that nobody ended came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Exit code or signal.
+    pub status: String,
+    /// Last lines of its stderr.
+    pub stderr: String,
+    /// Last lines of the guest's console.
+    pub console: String,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stderr, console) = (
+            shown("stderr", &self.stderr),
+            shown("console", &self.console),
+        );
+        write!(f, "it ended with {}{stderr}{console}", self.status)
+    }
+}
+
+impl std::error::Error for Death {}
+
+fn shown(name: &str, text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("\n--- {name} ---\n{text}")
+    }
+}
+
+/// A microVM could not be paused, resumed or destroyed.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The VMM refused.
+    #[error("the VMM refused to {action}")]
+    Refused {
+        /// What was asked.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: crate::qemu::QmpError,
+    },
+    /// What it owned could not be removed.
+    #[error("cannot remove what the microVM owned")]
+    Cleanup(#[source] io::Error),
+}
+
+/// Drives one kind of VMM.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Which kind.
+    fn kind(&self) -> DriverKind;
+
+    /// What executes the guests' instructions.
+    fn acceleration(&self) -> Acceleration;
+
+    /// Starts a microVM and waits until its guest-runner listens.
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing of the microVM is left then.
+    async fn boot(
+        &self,
+        machine: &Machine,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError>;
+}
+
+/// A microVM that runs. Dropped without [`MicroVm::destroy`], it is ended all the same, and what
+/// is left of its files is removed by the next sweep.
+#[async_trait]
+pub trait MicroVm: Send + Sync {
+    /// Its VMM's process.
+    fn pid(&self) -> u32;
+
+    /// The Unix socket through which its ports are reached; see [`crate::connect`].
+    fn vsock_path(&self) -> &Path;
+
+    /// The host's cgroups around the VMM.
+    fn cgroups(&self) -> &firelane_sys::cgroup::Cgroups;
+
+    /// Stops its processors; a paused microVM stays so.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`].
+    async fn pause(&mut self) -> Result<(), ControlError>;
+
+    /// Continues its processors; a running microVM stays so.
+    ///
+    /// # Errors
+    /// [`ControlError::Refused`].
+    async fn resume(&mut self) -> Result<(), ControlError>;
+
+    /// Waits until the VMM ends by itself.
+    async fn died(&mut self) -> Death;
+
+    /// Ends the VMM and removes everything that the microVM owned.
+    ///
+    /// # Errors
+    /// [`ControlError::Cleanup`]; the next sweep tries again.
+    async fn destroy(self: Box<Self>) -> Result<(), ControlError>;
+}

@@ -1,0 +1,131 @@
+//! QEMU's command line for one microVM.
+//!
+//! The machine is `microvm`: virtio-mmio devices, no PCI, no firmware beyond a stub. Source: QEMU,
+//! `docs/system/i386/microvm.rst`, and the manual page of 7.2 and 10.0.
+
+use std::path::Path;
+
+use firelane_guest_proto::link::PORT_NAME;
+
+use crate::driver::{Acceleration, Machine};
+
+/// Descriptors that QEMU inherits.
+pub(super) const QMP_FD: i32 = 3;
+/// The link's virtio-serial port.
+pub(super) const LINK_FD: i32 = 4;
+/// The guest's serial console.
+pub(super) const CONSOLE_FD: i32 = 5;
+
+/// Bytes of translated code that emulation may keep, in MiB. The default is a gibibyte per
+/// microVM; node, the hungriest, needs 37.
+pub(super) const TB_SIZE_MIB: u32 = 64;
+
+/// The arguments, program excluded.
+pub(super) fn arguments(
+    machine: &Machine,
+    acceleration: Acceleration,
+    tsc_khz: u64,
+) -> Vec<String> {
+    let chardev = |id: &str, fd: i32| format!("socket,id={id},fd={fd}");
+    let (accel, cpu) = match acceleration {
+        Acceleration::Kvm => ("kvm".into(), "host"),
+        Acceleration::Tcg => (format!("tcg,thread=multi,tb-size={TB_SIZE_MIB}"), "max"),
+    };
+    let drive = format!(
+        "id=root,file={},format=raw,if=none,readonly=on,file.locking=off",
+        escape(&machine.rootfs)
+    );
+    let port = format!("virtserialport,chardev=link,name={PORT_NAME},nr=1");
+    let words: Vec<(&str, String)> = vec![
+        ("-name", format!("firelane-{}", machine.id)),
+        ("-machine", "microvm,acpi=on,pit=on,pic=on,rtc=on".into()),
+        ("-accel", accel),
+        ("-cpu", cpu.into()),
+        ("-smp", machine.vcpus.to_string()),
+        ("-m", format!("{}M", machine.memory_mib)),
+        // Old QEMUs call the same file the default; newer ones would take another without ACPI.
+        ("-bios", "qboot.rom".into()),
+        (
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
+        ),
+        ("-chardev", chardev("qmp", QMP_FD)),
+        ("-mon", "chardev=qmp,mode=control".into()),
+        ("-chardev", chardev("console", CONSOLE_FD)),
+        ("-serial", "chardev:console".into()),
+        ("-drive", drive),
+        ("-device", "virtio-blk-device,drive=root".into()),
+        ("-device", "virtio-rng-device".into()),
+        ("-device", "virtio-serial-device,max_ports=2".into()),
+        ("-chardev", chardev("link", LINK_FD)),
+        ("-device", port),
+        ("-kernel", machine.kernel.to_string_lossy().into_owned()),
+        ("-initrd", machine.initrd.to_string_lossy().into_owned()),
+        ("-append", kernel_arguments(acceleration, tsc_khz)),
+    ];
+    let flags = ["-nodefaults", "-no-user-config", "-no-reboot", "-S"].map(String::from);
+    let display = ["-display", "none"].map(String::from);
+    let pairs = words
+        .into_iter()
+        .flat_map(|(name, value)| [name.into(), value]);
+    flags.into_iter().chain(display).chain(pairs).collect()
+}
+
+/// The guest kernel's command line. Source: Linux, `Documentation/admin-guide/kernel-parameters.txt`.
+fn kernel_arguments(acceleration: Acceleration, tsc_khz: u64) -> String {
+    let common = "console=ttyS0 8250.nr_uarts=1 quiet loglevel=4 reboot=t panic=-1 \
+                  cryptomgr.notests=1 random.trust_cpu=on";
+    match acceleration {
+        Acceleration::Kvm => common.into(),
+        // The counter is the host's, and calibration against an emulated timer fails when the host
+        // is busy. Mitigations protect nothing where no instruction runs on the processor itself;
+        // one address layout lets QEMU 7 find translated code again in the next process.
+        Acceleration::Tcg => format!(
+            "{common} tsc_early_khz={tsc_khz} tsc=reliable no_timer_check \
+             mitigations=off lsm=lockdown norandmaps"
+        ),
+    }
+}
+
+/// A path inside a comma-separated option: commas are doubled.
+fn escape(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn machine() -> Machine {
+        Machine {
+            id: "vm-1".into(),
+            kernel: "/store/vmlinux".into(),
+            initrd: "/store/initrd".into(),
+            rootfs: "/store/a,b".into(),
+            memory_mib: 256,
+            vcpus: 2,
+            boot_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn the_command_line_has_no_network_no_default_device_and_a_read_only_root() {
+        let line = arguments(&machine(), Acceleration::Tcg, 2_300_000).join(" ");
+        insta::assert_snapshot!(line);
+    }
+
+    #[test]
+    fn kvm_differs_in_accelerator_processor_and_kernel_arguments_only() {
+        let tcg = arguments(&machine(), Acceleration::Tcg, 1);
+        let kvm = arguments(&machine(), Acceleration::Kvm, 1);
+        let different: Vec<&String> = kvm
+            .iter()
+            .zip(&tcg)
+            .filter(|(a, b)| a != b)
+            .map(|(a, _)| a)
+            .collect();
+        assert_eq!(different.len(), 3, "{different:?}");
+        assert_eq!(&different[..2], ["kvm", "host"]);
+    }
+}

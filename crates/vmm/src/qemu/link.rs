@@ -1,0 +1,375 @@
+//! The host's end of the link: a Unix socket of the microVM's ports, over one virtio-serial port.
+//!
+//! Clients connect to the socket as they would to a Firecracker's, and say `CONNECT <port>`.
+//!
+//! ```text
+//!   client ── v.sock ── connection task ──┐
+//!   client ── v.sock ── connection task ──┼── writer task ── port ── guest
+//!                            ▲            │
+//!                            └── reader task ────────────────────┘
+//! ```
+//!
+//! The guest is hostile: it may send no more than its window, no frame for a connection that does
+//! not exist has an effect, and a malformed frame ends the link.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firelane_guest_proto::handshake::{MAX_LINE_BYTES, ok_line, parse_connect};
+use firelane_guest_proto::link::{
+    Flow, Kind, LinkDecoder, LinkError, LinkFrame, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long a client may take to say which port it wants.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Frames that may wait to be written to the port.
+const QUEUED_FRAMES: usize = 16;
+
+/// State of the link, for whoever waits for the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LinkState {
+    /// The guest has not answered yet.
+    Attaching,
+    /// The guest listens.
+    Ready,
+    /// The link has ended, with the reason.
+    Ended(String),
+}
+
+/// The running link. Dropping it ends every connection.
+pub(super) struct Link {
+    state: watch::Receiver<LinkState>,
+    _tasks: JoinSet<()>,
+}
+
+impl Link {
+    /// Serves `vsock` and attaches to the guest at the other end of `port`.
+    pub(super) fn start(vsock: &Path, port: UnixStream, nonce: u64) -> io::Result<Link> {
+        let listener = UnixListener::bind(vsock)?;
+        let (told, state) = watch::channel(LinkState::Attaching);
+        let (frames, queued) = mpsc::channel(QUEUED_FRAMES);
+        let (reader, writer) = port.into_split();
+        let shared = Arc::new(Shared {
+            frames,
+            table: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(write_all(writer, queued));
+        let reading = Arc::clone(&shared);
+        tasks.spawn(async move {
+            let ended = reading.read(reader, nonce, &told).await;
+            reading.lock().connections.clear();
+            let reason = ended
+                .err()
+                .map_or_else(|| "the VMM closed it".into(), |error| error.to_string());
+            // Nobody may be waiting any more.
+            let _ = told.send(LinkState::Ended(reason));
+        });
+        tasks.spawn(async move { shared.accept(listener, nonce).await });
+        Ok(Link {
+            state,
+            _tasks: tasks,
+        })
+    }
+
+    /// Waits until the guest listens; gives the reason if the link ends before.
+    pub(super) async fn ready(&mut self) -> Result<(), String> {
+        match self
+            .state
+            .wait_for(|state| *state != LinkState::Attaching)
+            .await
+            .as_deref()
+        {
+            Ok(LinkState::Ended(reason)) => Err(reason.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err("its reader is gone".into()),
+        }
+    }
+}
+
+/// One connection as the reader sees it.
+struct Entry {
+    flow: Arc<Mutex<Flow>>,
+    credit: Arc<Notify>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// What the guest did on a connection. Unbounded, but data is bounded by the window, and of the
+/// others each connection passes on at most one.
+enum Event {
+    Opened,
+    Data(Vec<u8>),
+    Shut,
+}
+
+#[derive(Default)]
+struct Table {
+    last: u32,
+    connections: HashMap<u32, Entry>,
+}
+
+struct Shared {
+    frames: mpsc::Sender<LinkFrame>,
+    table: Mutex<Table>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, frame: LinkFrame) -> io::Result<()> {
+        self.frames
+            .send(frame)
+            .await
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Reads the guest's frames until the link ends.
+    async fn read(
+        &self,
+        mut port: impl AsyncRead + Unpin,
+        nonce: u64,
+        told: &watch::Sender<LinkState>,
+    ) -> io::Result<()> {
+        let mut decoder = LinkDecoder::new();
+        let mut buffer = vec![0; MAX_PAYLOAD_BYTES];
+        let mut attached = false;
+        loop {
+            while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
+                if attached {
+                    self.handle(frame).map_err(io::Error::other)?;
+                } else if frame.kind == Kind::Ready && frame.as_nonce() == Some(nonce) {
+                    attached = true;
+                    told.send_replace(LinkState::Ready);
+                }
+            }
+            match port.read(&mut buffer).await? {
+                0 => return Ok(()),
+                count => decoder.push(&buffer[..count]),
+            }
+        }
+    }
+
+    fn handle(&self, frame: LinkFrame) -> Result<(), LinkError> {
+        let mut table = self.lock();
+        let Some(entry) = table.connections.get(&frame.connection) else {
+            // Of a connection that ended meanwhile.
+            return Ok(());
+        };
+        let flow = || entry.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = match frame.kind {
+            Kind::Opened => Some(Event::Opened),
+            Kind::Data => {
+                flow().received(frame.payload.len())?;
+                Some(Event::Data(frame.payload))
+            }
+            Kind::Shut => Some(Event::Shut),
+            Kind::Credit => {
+                flow().granted(frame.as_u32().unwrap_or(0));
+                entry.credit.notify_one();
+                None
+            }
+            Kind::Reset => {
+                // The events' sender goes with the entry: the connection reads the end.
+                table.connections.remove(&frame.connection);
+                return Ok(());
+            }
+            // Only the host sends these; a ready is sent once.
+            Kind::Attach | Kind::Open | Kind::Ready => None,
+        };
+        if let Some(event) = event {
+            // A connection that has ended does not need it.
+            let _ = entry.events.send(event);
+        }
+        Ok(())
+    }
+
+    /// Accepts clients for ever.
+    async fn accept(self: Arc<Self>, listener: UnixListener, nonce: u64) {
+        // The writer outlives this task, so the frame is queued.
+        let _ = self.send(LinkFrame::nonce(Kind::Attach, nonce)).await;
+        let mut clients = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((client, _)) => drop(clients.spawn(Arc::clone(&self).serve(client))),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection to the guest");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(_) = clients.join_next() => {}
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, client: UnixStream) {
+        let (mut from_client, to_client) = client.into_split();
+        let Ok(Some(port)) = timeout(REQUEST_TIMEOUT, read_request(&mut from_client)).await else {
+            return;
+        };
+        let Some((id, entry, events)) = self.register() else {
+            return;
+        };
+        let connection = Connection {
+            id,
+            flow: entry.0,
+            credit: entry.1,
+            shared: Arc::clone(&self),
+        };
+        // A client that leaves in the middle only ends its own connection.
+        let _ = connection.run(port, from_client, to_client, events).await;
+        if self.lock().connections.remove(&id).is_some() {
+            let _ = self.send(LinkFrame::bare(id, Kind::Reset)).await;
+        }
+    }
+
+    /// A place in the table, if there is one.
+    #[expect(clippy::type_complexity, reason = "the three ends of one connection")]
+    fn register(
+        &self,
+    ) -> Option<(
+        u32,
+        (Arc<Mutex<Flow>>, Arc<Notify>),
+        mpsc::UnboundedReceiver<Event>,
+    )> {
+        let mut table = self.lock();
+        if table.connections.len() >= MAX_CONNECTIONS {
+            return None;
+        }
+        table.last = table.last.wrapping_add(1).max(1);
+        while table.connections.contains_key(&table.last) {
+            table.last = table.last.wrapping_add(1).max(1);
+        }
+        let id = table.last;
+        let (sender, events) = mpsc::unbounded_channel();
+        let flow = Arc::new(Mutex::new(Flow::new(id)));
+        let credit = Arc::new(Notify::new());
+        let entry = Entry {
+            flow: Arc::clone(&flow),
+            credit: Arc::clone(&credit),
+            events: sender,
+        };
+        table.connections.insert(id, entry);
+        Some((id, (flow, credit), events))
+    }
+}
+
+/// One connection as its own task sees it.
+struct Connection {
+    id: u32,
+    flow: Arc<Mutex<Flow>>,
+    credit: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    async fn run(
+        &self,
+        port: u32,
+        from_client: OwnedReadHalf,
+        mut to_client: OwnedWriteHalf,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) -> io::Result<()> {
+        self.shared
+            .send(LinkFrame::number(self.id, Kind::Open, port))
+            .await?;
+        let Some(Event::Opened) = events.recv().await else {
+            return Ok(());
+        };
+        to_client.write_all(ok_line(self.id).as_bytes()).await?;
+        let down = self.to_client(to_client, events);
+        let up = self.to_guest(from_client);
+        // When the guest resets, nothing that the client still sends matters.
+        tokio::pin!(down, up);
+        tokio::select! {
+            ended = &mut down => ended,
+            ended = &mut up => match ended {
+                Ok(()) => down.await,
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Passes on what the client sends, as far as the guest granted it.
+    async fn to_guest(&self, mut client: OwnedReadHalf) -> io::Result<()> {
+        let mut buffer = vec![0; MAX_PAYLOAD_BYTES];
+        loop {
+            let room = self.lock().sendable();
+            if room == 0 {
+                self.credit.notified().await;
+                continue;
+            }
+            let count = client.read(&mut buffer[..room]).await?;
+            if count == 0 {
+                return self.shared.send(LinkFrame::bare(self.id, Kind::Shut)).await;
+            }
+            self.lock().sent(count);
+            self.shared
+                .send(LinkFrame::data(self.id, &buffer[..count]))
+                .await?;
+        }
+    }
+
+    /// Passes on what the guest sends, until it resets the connection.
+    async fn to_client(
+        &self,
+        mut client: OwnedWriteHalf,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) -> io::Result<()> {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Data(bytes) => {
+                    client.write_all(&bytes).await?;
+                    let grant = self.lock().consume(bytes.len());
+                    if let Some(grant) = grant {
+                        self.shared
+                            .send(LinkFrame::number(self.id, Kind::Credit, grant))
+                            .await?;
+                    }
+                }
+                Event::Shut => client.shutdown().await?,
+                Event::Opened => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn write_all(mut port: impl AsyncWrite + Unpin, mut queued: mpsc::Receiver<LinkFrame>) {
+    let mut bytes = Vec::new();
+    while let Some(frame) = queued.recv().await {
+        bytes.clear();
+        frame.encode(&mut bytes);
+        if port.write_all(&bytes).await.is_err() {
+            // The reader sees the same end and tells it.
+            return;
+        }
+    }
+}
+
+/// The port that the client asks for; `None` if it does not ask properly.
+async fn read_request(client: &mut OwnedReadHalf) -> Option<u32> {
+    let mut line = Vec::with_capacity(MAX_LINE_BYTES);
+    while line.last() != Some(&b'\n') {
+        if line.len() >= MAX_LINE_BYTES {
+            return None;
+        }
+        line.push(client.read_u8().await.ok()?);
+    }
+    parse_connect(&line).ok()
+}

@@ -1,0 +1,55 @@
+//! The QEMU driver.
+//!
+//! QEMU is started through the jail, with its monitor, the guest's console and the link as
+//! inherited sockets: nothing of it can be reached by path except the ports' socket, which is ours.
+
+mod args;
+mod boot;
+mod link;
+mod microvm;
+mod probe;
+mod qmp;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::driver::{Acceleration, BootError, Driver, DriverKind, Machine, MicroVm};
+use crate::timeline::Timeline;
+
+pub use probe::{Accelerator, ProbeError, default_program, find_program, version};
+pub use qmp::QmpError;
+
+/// How QEMU is found and started on this host.
+#[derive(Clone, Debug)]
+pub struct Qemu {
+    /// Its program.
+    pub program: PathBuf,
+    /// Program that enters the jail when its first argument is [`firelane_sys::jail::ARGUMENT`].
+    pub jail_program: PathBuf,
+    /// Folder of the run directories.
+    pub run_base: PathBuf,
+    /// What executes the guests' instructions.
+    pub acceleration: Acceleration,
+    /// Rate of the host's time-stamp counter in kHz.
+    pub tsc_khz: u64,
+}
+
+#[async_trait]
+impl Driver for Qemu {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Qemu
+    }
+
+    fn acceleration(&self) -> Acceleration {
+        self.acceleration
+    }
+
+    async fn boot(
+        &self,
+        machine: &Machine,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        Ok(Box::new(boot::boot(self, machine, timeline).await?))
+    }
+}

@@ -1,0 +1,210 @@
+//! What this host has: QEMU, and whether guests really run on its KVM.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use firelane_sys::kvm;
+use serde::{Deserialize, Serialize};
+
+use super::Qemu;
+use crate::driver::{Acceleration, BootError, Driver, Machine};
+use crate::timeline::Timeline;
+
+/// The program's usual name.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+/// How to get it.
+pub(super) const REMEDY: &str = "apt-get install --no-install-recommends qemu-system-x86";
+/// What a guest may take to be ready if KVM really runs it: it takes less than one second.
+const KVM_DEADLINE: Duration = Duration::from_secs(6);
+
+/// QEMU is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// It is not installed.
+    #[error("QEMU is not installed: {program} was not found")]
+    Missing {
+        /// The program looked for.
+        program: PathBuf,
+    },
+    /// It does not run.
+    #[error("cannot run {program}")]
+    Broken {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ProbeError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        REMEDY
+    }
+}
+
+/// QEMU's program: `$FIRELANE_QEMU`, else the one on `PATH`.
+#[must_use]
+pub fn default_program() -> PathBuf {
+    let named = std::env::var_os("FIRELANE_QEMU").map(PathBuf::from);
+    let on_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(PROGRAM))
+            .find(|path| path.is_file())
+    };
+    named
+        .or_else(on_path)
+        .unwrap_or_else(|| Path::new("/usr/bin").join(PROGRAM))
+}
+
+/// The program if it is there.
+///
+/// # Errors
+/// [`ProbeError::Missing`].
+pub fn find_program(program: &Path) -> Result<(), ProbeError> {
+    if program.is_file() {
+        Ok(())
+    } else {
+        Err(ProbeError::Missing {
+            program: program.into(),
+        })
+    }
+}
+
+/// The version that the program reports, for example `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)`.
+///
+/// # Errors
+/// [`ProbeError`].
+pub fn version(program: &Path) -> Result<String, ProbeError> {
+    find_program(program)?;
+    let broken = |source| ProbeError::Broken {
+        program: program.into(),
+        source,
+    };
+    let output = Command::new(program)
+        .arg("--version")
+        .output()
+        .map_err(broken)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let first = text.lines().next().unwrap_or_default();
+    match first.strip_prefix("QEMU emulator version ") {
+        Some(version) => Ok(version.into()),
+        None => Err(broken(io::Error::other("it does not tell its version"))),
+    }
+}
+
+/// What executes guests here, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// Whether a guest was ready under KVM.
+    pub kvm: bool,
+    /// Why KVM is not used; empty if it is.
+    pub reason: String,
+    /// Rate of the time-stamp counter in kHz.
+    pub tsc_khz: u64,
+    /// What the answer depends on.
+    key: String,
+}
+
+impl Accelerator {
+    /// Which one to use.
+    #[must_use]
+    pub fn acceleration(&self) -> Acceleration {
+        if self.kvm {
+            Acceleration::Kvm
+        } else {
+            Acceleration::Tcg
+        }
+    }
+
+    /// The answer kept in `cache`, if it was found on this boot of the host with these programs;
+    /// else finds out by booting `machine`, and keeps that.
+    pub async fn find(qemu: &Qemu, machine: &Machine, cache: &Path) -> Accelerator {
+        let key = key(qemu, machine);
+        let kept = fs::read(cache)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Accelerator>(&text).ok());
+        if let Some(kept) = kept.filter(|kept| kept.key == key) {
+            return kept;
+        }
+        let found = Accelerator::probe(qemu, machine, key).await;
+        if let Err(error) = keep(cache, &found) {
+            tracing::warn!(%error, path = %cache.display(), "cannot keep what the probe found");
+        }
+        found
+    }
+
+    async fn probe(qemu: &Qemu, machine: &Machine, key: String) -> Accelerator {
+        let tsc_khz = firelane_sys::tsc::measure_khz();
+        let refused = match kvm::check() {
+            Ok(()) => boots(qemu, machine, tsc_khz).await.err(),
+            Err(error) => Some(chain(&error)),
+        };
+        Accelerator {
+            kvm: refused.is_none(),
+            reason: refused.unwrap_or_default(),
+            tsc_khz,
+            key,
+        }
+    }
+}
+
+/// Boots the machine under KVM and ends it.
+async fn boots(qemu: &Qemu, machine: &Machine, tsc_khz: u64) -> Result<(), String> {
+    let qemu = Qemu {
+        acceleration: Acceleration::Kvm,
+        tsc_khz,
+        ..qemu.clone()
+    };
+    let id = format!("{}-kvm", machine.id);
+    let machine = Machine {
+        id,
+        boot_timeout: KVM_DEADLINE,
+        ..machine.clone()
+    };
+    match qemu.boot(&machine, &mut Timeline::start()).await {
+        Ok(vm) => vm.destroy().await.map_err(|error| chain(&error)),
+        Err(BootError::NotReady { timeout, .. }) => Err(format!(
+            "KVM answers, but a guest booted on it was not ready within {timeout:?}"
+        )),
+        Err(error) => Err(format!(
+            "KVM answers, but a guest does not boot on it: {}",
+            chain(&error)
+        )),
+    }
+}
+
+/// Everything that may change the answer.
+fn key(qemu: &Qemu, machine: &Machine) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let device = fs::metadata("/dev/kvm").is_ok();
+    format!(
+        "{} {} {} kvm={device}",
+        boot.trim(),
+        qemu.program.display(),
+        machine.kernel.display()
+    )
+}
+
+fn keep(cache: &Path, found: &Accelerator) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(found).map_err(io::Error::other)?;
+    let aside = cache.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&aside, text)?;
+    fs::rename(&aside, cache)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,346 @@
+//! The host's end of a session with the guest-runner (port 5001).
+//!
+//! One task reads frames and hands them to their stream; everybody writes through one lock. What
+//! the guest sends is checked against the stream's window before it is kept.
+
+mod exec;
+mod files;
+mod reader;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firelane_guest_proto::frame::{Channel, Decoder, Frame, FrameError, INITIAL_WINDOW, Kind};
+use firelane_guest_proto::message::{BadMessage, Hello, Refused, Welcome, from_frame, to_frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub use exec::{Event, Exec, Stdin};
+
+/// How long the guest may take to answer the hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a session, or one of its streams, ended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The connection failed or was closed.
+    #[error("the connection to the guest ended: {reason}")]
+    Ended {
+        /// Why.
+        reason: String,
+    },
+    /// The guest sent something that is not the protocol.
+    #[error("the guest broke the protocol: {what}")]
+    Violation {
+        /// What.
+        what: String,
+    },
+    /// The guest does not answer.
+    #[error("the guest did not answer within {0:?}")]
+    Silent(Duration),
+    /// The guest did not carry out a request.
+    #[error("the guest refused: {}", .0.message)]
+    Refused(Refused),
+    /// The request is over a cap of the protocol.
+    #[error("the request is too large for the protocol")]
+    TooLarge,
+    /// A file on the host could not be read or written.
+    #[error("cannot use the file on the host: {reason}")]
+    HostFile {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl From<io::Error> for SessionError {
+    fn from(error: io::Error) -> SessionError {
+        SessionError::Ended {
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl From<FrameError> for SessionError {
+    fn from(error: FrameError) -> SessionError {
+        SessionError::Violation {
+            what: error.to_string(),
+        }
+    }
+}
+
+impl From<BadMessage> for SessionError {
+    fn from(error: BadMessage) -> SessionError {
+        SessionError::Violation {
+            what: error.to_string(),
+        }
+    }
+}
+
+/// An open session.
+pub struct Session {
+    shared: Arc<Shared>,
+    welcome: Welcome,
+    reader: JoinHandle<()>,
+    keepalive: JoinHandle<()>,
+}
+
+impl Session {
+    /// Greets the guest on a fresh connection to its session port.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn open(mut stream: UnixStream) -> Result<Session, SessionError> {
+        let mut decoder = Decoder::new();
+        let welcome = timeout(HELLO_TIMEOUT, greet(&mut stream, &mut decoder))
+            .await
+            .map_err(|_| SessionError::Silent(HELLO_TIMEOUT))??;
+        let (read, write) = stream.into_split();
+        let shared = Arc::new(Shared {
+            writer: AsyncMutex::new(write),
+            streams: Mutex::default(),
+            last: AtomicU32::new(0),
+        });
+        let reader = tokio::spawn(reader::run(read, decoder, Arc::clone(&shared)));
+        let keepalive = tokio::spawn(reader::keep_alive(Arc::clone(&shared)));
+        Ok(Session {
+            shared,
+            welcome,
+            reader,
+            keepalive,
+        })
+    }
+
+    /// What the guest said of itself.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.keepalive.abort();
+    }
+}
+
+async fn greet(stream: &mut UnixStream, decoder: &mut Decoder) -> Result<Welcome, SessionError> {
+    let mut bytes = Vec::new();
+    to_frame(0, Kind::Hello, &Hello::ours())?.encode(&mut bytes);
+    stream.write_all(&bytes).await?;
+    let mut buffer = vec![0; 4096];
+    loop {
+        if let Some(frame) = decoder.next_frame()? {
+            return match frame.kind {
+                Kind::Welcome => {
+                    let welcome: Welcome = from_frame(&frame)?;
+                    let ours = Hello {
+                        min_version: welcome.version,
+                        max_version: welcome.version,
+                        ..Hello::ours()
+                    };
+                    match ours.agree() {
+                        Some(_) => Ok(welcome),
+                        None => Err(violation("it chose a version that was not offered")),
+                    }
+                }
+                Kind::Goodbye => Err(reader::goodbye(&frame)),
+                kind => Err(violation(&format!(
+                    "a {kind:?} frame in place of its welcome"
+                ))),
+            };
+        }
+        match stream.read(&mut buffer).await? {
+            0 => {
+                return Err(SessionError::Ended {
+                    reason: "closed before the welcome".into(),
+                });
+            }
+            count => decoder.push(&buffer[..count]),
+        }
+    }
+}
+
+/// What the reader and the streams share.
+struct Shared {
+    writer: AsyncMutex<OwnedWriteHalf>,
+    streams: Mutex<Table>,
+    last: AtomicU32,
+}
+
+#[derive(Default)]
+struct Table {
+    open: HashMap<u32, Slot>,
+    ended: Option<SessionError>,
+}
+
+/// A stream as the reader sees it.
+struct Slot {
+    events: mpsc::UnboundedSender<Frame>,
+    /// What the guest may still send, per channel. The events are bounded by this.
+    stdout: u32,
+    stderr: u32,
+    file: u32,
+    /// Frames other than data that the guest may still send.
+    control: u32,
+    /// What we may still send.
+    credit: Arc<Credit>,
+}
+
+/// Frames other than data that a stream needs at most: started, file info, ends, outcome.
+const MAX_CONTROL: u32 = 8;
+
+/// What may be sent on a stream.
+struct Credit {
+    left: Mutex<u32>,
+    more: Notify,
+}
+
+/// Our end of a stream.
+struct Stream {
+    id: u32,
+    shared: Arc<Shared>,
+    events: mpsc::UnboundedReceiver<Frame>,
+    credit: Arc<Credit>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(&self, frame: &Frame) -> Result<(), SessionError> {
+        let mut bytes = Vec::with_capacity(frame.payload.len() + 16);
+        frame.encode(&mut bytes);
+        let written = self.writer.lock().await.write_all(&bytes).await;
+        // Why the connection ended is known to the reader, if it has seen it.
+        written.map_err(|error| self.lock().ended.clone().unwrap_or_else(|| error.into()))
+    }
+
+    /// Opens a stream with its first frame, whose stream number is filled in.
+    async fn open(self: &Arc<Self>, mut first: Frame) -> Result<Stream, SessionError> {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, events) = mpsc::unbounded_channel();
+        let credit = Arc::new(Credit {
+            left: Mutex::new(INITIAL_WINDOW),
+            more: Notify::new(),
+        });
+        {
+            let mut table = self.lock();
+            if let Some(error) = &table.ended {
+                return Err(error.clone());
+            }
+            let slot = Slot {
+                events: sender,
+                stdout: INITIAL_WINDOW,
+                stderr: INITIAL_WINDOW,
+                file: INITIAL_WINDOW,
+                control: MAX_CONTROL,
+                credit: Arc::clone(&credit),
+            };
+            table.open.insert(id, slot);
+        }
+        let stream = Stream {
+            id,
+            shared: Arc::clone(self),
+            events,
+            credit,
+        };
+        first.stream = id;
+        self.send(&first).await?;
+        Ok(stream)
+    }
+}
+
+impl Stream {
+    /// The guest's next frame on this stream.
+    async fn next(&mut self) -> Result<Frame, SessionError> {
+        match self.events.recv().await {
+            Some(frame) if frame.kind == Kind::Refused => {
+                Err(SessionError::Refused(from_frame(&frame)?))
+            }
+            Some(frame) => Ok(frame),
+            None => Err(self
+                .shared
+                .lock()
+                .ended
+                .clone()
+                .unwrap_or_else(|| SessionError::Ended {
+                    reason: "the session was closed".into(),
+                })),
+        }
+    }
+
+    /// Lets the guest send as many more bytes on a channel as were just taken from it.
+    async fn grant(&self, channel: Channel, bytes: usize) -> Result<(), SessionError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Some(slot) = self.shared.lock().open.get_mut(&self.id) {
+            *slot.window(channel) += bytes;
+        }
+        self.shared
+            .send(&Frame::window(self.id, channel, bytes))
+            .await
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.lock().open.remove(&self.id);
+    }
+}
+
+impl Slot {
+    /// Counts frames other than data, which no window bounds.
+    fn control_allowed(&mut self, frame: &Frame) -> bool {
+        if frame.kind == Kind::Data {
+            // One without bytes would cost memory and no window.
+            return !frame.payload.is_empty();
+        }
+        self.control = self.control.saturating_sub(1);
+        self.control > 0
+    }
+
+    fn window(&mut self, channel: Channel) -> &mut u32 {
+        match channel {
+            Channel::Stderr => &mut self.stderr,
+            Channel::File => &mut self.file,
+            _ => &mut self.stdout,
+        }
+    }
+}
+
+impl Credit {
+    /// Waits until something may be sent; takes at most `wanted`.
+    async fn take(&self, wanted: usize) -> usize {
+        loop {
+            let more = self.more.notified();
+            {
+                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+                let taken = (*left).min(u32::try_from(wanted).unwrap_or(u32::MAX));
+                if taken > 0 {
+                    *left -= taken;
+                    return taken as usize;
+                }
+            }
+            more.await;
+        }
+    }
+
+    fn give(&self, bytes: u32) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.saturating_add(bytes).min(INITIAL_WINDOW);
+        self.more.notify_waiters();
+        self.more.notify_one();
+    }
+}
+
+fn violation(what: &str) -> SessionError {
+    SessionError::Violation { what: what.into() }
+}

@@ -1,0 +1,139 @@
+//! Reads the guest's frames and keeps the session alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firelane_guest_proto::frame::{Channel, Decoder, Frame, Kind};
+use firelane_guest_proto::message::{Goodbye, from_frame};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::time::timeout;
+
+use super::{SessionError, Shared, violation};
+
+/// How often the guest is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a guest may be silent. Generous: a fork bomb under emulation slows everything down.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Reads until the session ends, then tells every stream why.
+pub(super) async fn run(mut read: OwnedReadHalf, mut decoder: Decoder, shared: Arc<Shared>) {
+    let error = loop {
+        match step(&mut read, &mut decoder, &shared).await {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+    };
+    let mut table = shared.lock();
+    table.ended = Some(error);
+    // With their senders gone, the streams read the end.
+    table.open.clear();
+}
+
+async fn step(
+    read: &mut OwnedReadHalf,
+    decoder: &mut Decoder,
+    shared: &Shared,
+) -> Result<(), SessionError> {
+    while let Some(frame) = decoder.next_frame()? {
+        handle(frame, shared).await?;
+    }
+    let mut buffer = vec![0; 64 << 10];
+    let read = timeout(SILENCE, read.read(&mut buffer));
+    match read.await.map_err(|_| SessionError::Silent(SILENCE))?? {
+        0 => Err(SessionError::Ended {
+            reason: "the guest closed it".into(),
+        }),
+        count => {
+            decoder.push(&buffer[..count]);
+            Ok(())
+        }
+    }
+}
+
+async fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
+    match frame.kind {
+        Kind::Ping => return shared.send(&Frame::new(0, Kind::Pong, frame.payload)).await,
+        Kind::Pong => return Ok(()),
+        Kind::Goodbye => return Err(goodbye(&frame)),
+        Kind::Hello
+        | Kind::Welcome
+        | Kind::Exec
+        | Kind::Put
+        | Kind::Get
+        | Kind::Signal
+        | Kind::Resize => {
+            return Err(violation(&format!(
+                "a {:?} frame from the guest",
+                frame.kind
+            )));
+        }
+        _ => {}
+    }
+    let mut table = shared.lock();
+    let Some(slot) = table.open.get_mut(&frame.stream) else {
+        // Of a stream that we have just left.
+        return Ok(());
+    };
+    match frame.kind {
+        Kind::Window => {
+            let bytes = frame.granted()?;
+            slot.credit.give(bytes);
+            return Ok(());
+        }
+        Kind::Data => {
+            if !matches!(
+                frame.channel,
+                Channel::Stdout | Channel::Stderr | Channel::File
+            ) {
+                return Err(violation("data on a channel that is not the guest's"));
+            }
+            let length = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
+            let window = slot.window(frame.channel);
+            *window = window
+                .checked_sub(length)
+                .ok_or_else(|| violation("more data than its window"))?;
+        }
+        _ => {}
+    }
+    let last = matches!(frame.kind, Kind::Exited | Kind::Refused | Kind::Done);
+    let id = frame.stream;
+    if !slot.control_allowed(&frame) {
+        return Err(violation("frames that nothing bounds"));
+    }
+    // A stream that was left needs nothing.
+    let _ = slot.events.send(frame);
+    if last {
+        table.open.remove(&id);
+    }
+    Ok(())
+}
+
+/// Asks the guest again and again; a failed write is seen by the reader as well.
+pub(super) async fn keep_alive(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        let ping = Frame::new(0, Kind::Ping, b"firelane".to_vec());
+        if shared.send(&ping).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The reason that a guest gives for leaving, kept short.
+pub(super) fn goodbye(frame: &Frame) -> SessionError {
+    match from_frame::<Goodbye>(frame) {
+        Ok(goodbye) => {
+            let reason: String = goodbye
+                .reason
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(300)
+                .collect();
+            SessionError::Ended {
+                reason: format!("the guest left: {reason}"),
+            }
+        }
+        Err(error) => error.into(),
+    }
+}

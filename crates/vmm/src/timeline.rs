@@ -1,0 +1,82 @@
+//! When a run reached each of its phases.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// A phase that a run passes, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The VMM's process exists.
+    Spawned,
+    /// The VMM has its configuration and answers.
+    Configured,
+    /// The guest's processors run.
+    Started,
+    /// The guest-runner listens.
+    GuestReady,
+    /// A session with it is open.
+    Connected,
+    /// The program and its files were sent.
+    Sent,
+    /// The outcome is here.
+    Result,
+    /// The microVM and all it owned are gone.
+    Destroyed,
+}
+
+impl Phase {
+    /// The name used in output and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Spawned => "spawned",
+            Phase::Configured => "configured",
+            Phase::Started => "started",
+            Phase::GuestReady => "guest_ready",
+            Phase::Connected => "connected",
+            Phase::Sent => "sent",
+            Phase::Result => "result",
+            Phase::Destroyed => "destroyed",
+        }
+    }
+}
+
+/// The phases passed so far, each with the time since the run began.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    start: Instant,
+    marks: Vec<(Phase, Duration)>,
+}
+
+impl Timeline {
+    /// A run that begins now.
+    #[must_use]
+    pub fn start() -> Timeline {
+        Timeline {
+            start: Instant::now(),
+            marks: Vec::new(),
+        }
+    }
+
+    /// The phase is reached now.
+    pub fn mark(&mut self, phase: Phase) {
+        self.marks.push((phase, self.start.elapsed()));
+    }
+
+    /// The phases in the order they were reached.
+    #[must_use]
+    pub fn marks(&self) -> &[(Phase, Duration)] {
+        &self.marks
+    }
+
+    /// When the phase was reached, if it was.
+    #[must_use]
+    pub fn at(&self, phase: Phase) -> Option<Duration> {
+        self.marks
+            .iter()
+            .find(|(name, _)| *name == phase)
+            .map(|(_, at)| *at)
+    }
+}
