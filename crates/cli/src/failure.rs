@@ -16,7 +16,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
-use firelane_image::{BuildError, StoreError};
+use firelane_image::{BuildError, DefinitionError, StoreError};
 use firelane_vmm::driver::BootError;
 use firelane_vmm::session::SessionError;
 
@@ -112,6 +112,15 @@ impl From<BootError> for Failure {
         let remedy = error.remedy();
         Failure {
             remedy,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+impl From<DefinitionError> for Failure {
+    fn from(error: DefinitionError) -> Failure {
+        Failure {
+            code: USAGE,
             ..Failure::platform(error)
         }
     }

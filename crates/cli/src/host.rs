@@ -18,7 +18,6 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Everything that a microVM is booted with.
 pub(crate) struct Host {
-    pub(crate) store: Store,
     pub(crate) driver: Qemu,
     pub(crate) template: Template,
     pub(crate) accelerator: Accelerator,
@@ -72,7 +71,6 @@ impl Host {
         driver.acceleration = accelerator.acceleration();
         driver.tsc_khz = accelerator.tsc_khz;
         Ok(Host {
-            store,
             driver,
             template,
             accelerator,
@@ -99,7 +97,7 @@ pub(crate) fn sweep() {
     for swept in rundir::sweep(&rundir::default_base()) {
         match swept.result {
             Ok(()) => {
-                tracing::info!(path = %swept.path.display(), "removed what a killed run left")
+                tracing::info!(path = %swept.path.display(), "removed what a killed run left");
             }
             Err(error) => {
                 tracing::warn!(path = %swept.path.display(), %error, "cannot remove what a killed run left");
@@ -120,9 +118,7 @@ async fn find_or_build(store: &Store, name: &str) -> Result<Template, Failure> {
         // Built before from a definition file.
         Err(unknown) => match store.get(name) {
             Ok(template) => Ok(template),
-            Err(StoreError::NotFound { .. } | StoreError::BadName { .. }) => {
-                Err(Failure::usage(unknown.to_string()))
-            }
+            Err(StoreError::NotFound { .. } | StoreError::BadName { .. }) => Err(unknown.into()),
             Err(error) => Err(error.into()),
         },
     }

@@ -23,9 +23,7 @@ const FOLDERS: [&str; 3] = ["/work", "/home/user", "/tmp"];
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
-const FOLDER: OFlags = OFlags::DIRECTORY
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW);
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 /// Permission bits that a put may set: no set-uid, set-gid or sticky.
 const MODE_BITS: u32 = 0o777;
 

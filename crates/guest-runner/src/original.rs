@@ -63,7 +63,7 @@ fn run(guest: &Guest, request: Request) -> Result<Response, Refused> {
         .map_err(|error| refused(RefusedCode::Exhausted, format!("cannot start: {error}")))?;
     _remote.send(exec::Command::StdinEnd);
     let mut collected = Collected::default();
-    let outcome = exec::run(guest, spec, &local, &mut collected)?;
+    let outcome = exec::run(guest, &spec, &local, &mut collected)?;
     Ok(Response {
         trace_id,
         stdout: String::from_utf8_lossy(&collected.stdout).into_owned(),

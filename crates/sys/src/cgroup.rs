@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const OURS: &str = "firelane";
 /// Period of the processor bound, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
+/// How long killed processes may take to leave their group.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(2);
 /// The controllers that we use.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
@@ -132,17 +135,29 @@ impl Cgroups {
             .collect()
     }
 
-    /// Removes the groups; they must be empty. Those already gone are fine.
+    /// Removes the groups; their processes must have been killed. Those already gone are fine.
     ///
     /// # Errors
-    /// If a group still has processes.
+    /// If a group still has processes after two seconds.
     pub fn remove(&self) -> io::Result<()> {
-        self.folders
-            .iter()
-            .try_for_each(|folder| match fs::remove_dir(folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            })
+        self.folders.iter().try_for_each(|folder| remove(folder))
+    }
+}
+
+/// A process that was killed leaves its groups thread by thread, while its memory is given back.
+fn remove(folder: &Path) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy
+                    && start.elapsed() < REMOVE_DEADLINE =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            removed => return removed.map_err(|error| named(&error, folder)),
+        }
     }
 }
 

@@ -1,1 +1,13 @@
-//! See the crate description.
+//! Harness for tests that run the real command and real microVMs.
+//!
+//! A [`Lab`] is one test's corner of the host: its own run directory and scratch folder, the
+//! shared store of templates. Whole commands go in; stdout, stderr and exit code come out.
+//!
+//! The programs are those of `make build`, or of the folder in `FIRELANE_BIN_DIR`; the store is
+//! `FIRELANE_HOME`, or the one that `make test` fills.
+
+mod command;
+mod lab;
+
+pub use command::{Ended, Running};
+pub use lab::{Lab, MicroVm};

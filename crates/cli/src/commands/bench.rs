@@ -225,7 +225,7 @@ mod tests {
     fn percentiles_are_values_that_were_measured() {
         let values: Vec<f64> = (1..=10).map(f64::from).collect();
         let check = |percent, expected: f64| {
-            assert!((percentile(&values, percent) - expected).abs() < 1e-9)
+            assert!((percentile(&values, percent) - expected).abs() < 1e-9);
         };
         check(50, 5.0);
         check(90, 9.0);

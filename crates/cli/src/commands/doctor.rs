@@ -259,7 +259,7 @@ async fn check_boot(report: &mut Report, template: &str) -> Result<(), Failure> 
         match control.state {
             State::On => report.add(control.name, Grade::Ok, "on", None),
             State::Off(reason) => {
-                report.add(control.name, Grade::Warning, format!("off: {reason}"), None)
+                report.add(control.name, Grade::Warning, format!("off: {reason}"), None);
             }
             State::Impossible(reason) => report.add(control.name, Grade::Impossible, reason, None),
         }

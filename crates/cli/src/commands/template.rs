@@ -10,8 +10,7 @@ pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
     let store = open_store()?;
     match command {
         TemplateCommand::Build { template, refresh } => {
-            let definition =
-                Definition::find(&template).map_err(|error| Failure::usage(error.to_string()))?;
+            let definition = Definition::find(&template)?;
             let built = build_template(store, definition, refresh).await?;
             println!("{} {}", built.manifest().name, built.manifest().id);
         }

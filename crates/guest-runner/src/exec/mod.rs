@@ -106,12 +106,18 @@ pub(crate) trait Sink {
 /// Runs a program to its end.
 pub(crate) fn run(
     guest: &Guest,
-    spec: ExecSpec,
+    spec: &ExecSpec,
     local: &Local,
     sink: &mut dyn Sink,
 ) -> Result<Outcome, Refused> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    spawn::be_patient().map_err(|error| {
+        refused(
+            RefusedCode::Internal,
+            format!("cannot schedule the exec: {error}"),
+        )
+    })?;
     let plan = plan::Plan::make(spec, number)?;
     let running = spawn::Running::start(guest, &plan, number, &local.wake)?;
     pump::pump(running, &plan, local, sink).map_err(|error| {

@@ -31,7 +31,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Checks the request, finds the interpreter and writes the source file. `number` names a
     /// fresh working directory if the request names none.
-    pub(crate) fn make(spec: ExecSpec, number: u64) -> Result<Plan, Refused> {
+    pub(crate) fn make(spec: &ExecSpec, number: u64) -> Result<Plan, Refused> {
         let invalid = |message: &str| refused(RefusedCode::Invalid, message.into());
         if spec.env.len() > MAX_ENV {
             return Err(invalid("too many environment variables"));
@@ -41,7 +41,7 @@ impl Plan {
             .clone()
             .unwrap_or_else(|| format!("/work/exec-{number}"));
         let folder = files::Place::parse(&path)?.make_folder()?;
-        let env = environment(&spec, &path)?;
+        let env = environment(spec, &path)?;
         let (command_line, interpreter) = match &spec.program {
             Program::Code { lang, source, args } => {
                 if source.len() > MAX_CODE_BYTES {

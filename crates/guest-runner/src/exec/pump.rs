@@ -49,6 +49,9 @@ struct Pump<'a> {
     plan: &'a Plan,
     input: Input,
     outputs: Vec<Output>,
+    /// Filled and emptied again and again: under emulation, clearing a fresh one costs more than
+    /// reading into it.
+    buffer: Vec<u8>,
     killed_at: Option<Instant>,
     timed_out: bool,
     aborted: bool,
@@ -102,6 +105,7 @@ impl<'a> Pump<'a> {
             ],
             running,
             plan,
+            buffer: vec![0; MAX_DATA_BYTES],
             killed_at: None,
             timed_out: false,
             aborted: false,
@@ -133,7 +137,7 @@ impl<'a> Pump<'a> {
             }
             self.feed(sink)?;
             for output in &mut self.outputs {
-                output.pass_on(sink)?;
+                output.pass_on(&mut self.buffer, sink)?;
             }
         }
         Ok(())
@@ -304,23 +308,22 @@ impl Output {
         self.window > 0 || self.left == 0
     }
 
-    /// Reads what is there and passes on what may be.
-    fn pass_on(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut buffer = [0u8; MAX_DATA_BYTES];
+    /// Reads what is there and passes on what may be; what is over the limit is dropped.
+    fn pass_on(&mut self, buffer: &mut [u8], sink: &mut dyn Sink) -> io::Result<()> {
         // A few rounds, then the other channels and the clock get their turn.
         for _ in 0..8 {
             let Some(fd) = self.fd.as_ref().filter(|_| self.wants()) else {
                 return Ok(());
             };
-            // One byte more than may be passed on shows that output was dropped.
             let room = match self.left {
-                0 => buffer.len() as u64,
+                0 => u64::MAX,
                 left => self.window.min(left),
             };
             let room = usize::try_from(room)
                 .unwrap_or(usize::MAX)
                 .min(buffer.len());
             match rustix::io::read(fd, &mut buffer[..room]) {
+                // A terminal whose programs are gone gives an error in place of an end.
                 Ok(0) | Err(Errno::IO) => self.fd = None,
                 Ok(_) if self.left == 0 => self.truncated = true,
                 Ok(count) => {

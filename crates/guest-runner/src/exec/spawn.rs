@@ -28,6 +28,9 @@ use crate::wake::Wake;
 const DEFAULT_PROCESSES: u32 = 512;
 /// Open files of one process.
 const OPEN_FILES: u64 = 4096;
+/// Size of the pipes that programs write to, in bytes: the fewer switches between the program and
+/// us, the better.
+const OUTPUT_PIPE_BYTES: usize = 256 << 10;
 /// Highest capability number of Linux 6.1 (`CAP_CHECKPOINT_RESTORE`).
 const LAST_CAPABILITY: libc::c_ulong = 40;
 
@@ -199,6 +202,9 @@ fn pipes() -> io::Result<(Ours, Theirs)> {
     for ours in [&stdin_write, &stdout_read, &stderr_read] {
         no_block(ours)?;
     }
+    for output in [&stdout_read, &stderr_read] {
+        rustix::pipe::fcntl_setpipe_size(output, OUTPUT_PIPE_BYTES)?;
+    }
     let ours = Ours {
         stdin: stdin_write,
         stdout: stdout_read,
@@ -238,6 +244,28 @@ fn terminal(size: PtySize) -> io::Result<(Ours, Theirs)> {
         },
         theirs,
     ))
+}
+
+/// Makes this thread let others finish their turn before it takes its own, so that a program which
+/// writes in small pieces is not interrupted at each of them. Children are as usual.
+pub(crate) fn be_patient() -> io::Result<()> {
+    let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: an all-zero parameter is the only valid one for this policy, and it lives across the
+    // call. The C library's own function is a stub in musl.
+    let result = unsafe {
+        let parameter: libc::sched_param = std::mem::zeroed();
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            policy,
+            &raw const parameter,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Tells the terminal, and through it the program, its size.

@@ -61,7 +61,7 @@ impl Streams {
                     id,
                     streams: &streams,
                 };
-                let outcome = exec::run(&streams.guest, spec, &local, &mut sink);
+                let outcome = exec::run(&streams.guest, &spec, &local, &mut sink);
                 // Closed before it is told, so that the host may reuse the number at once.
                 streams.lock().remove(&id);
                 let told = match outcome {

@@ -59,6 +59,7 @@ impl Port {
             decoder: LinkDecoder::new(),
             queued: VecDeque::new(),
             connections: HashMap::new(),
+            buffer: vec![0; MAX_PAYLOAD_BYTES],
         };
         loop {
             if let Err(error) = link.turn(&serve) {
@@ -85,6 +86,7 @@ struct Link {
     decoder: LinkDecoder,
     queued: VecDeque<u8>,
     connections: HashMap<u32, Connection>,
+    buffer: Vec<u8>,
 }
 
 impl Link {
@@ -150,13 +152,12 @@ impl Link {
     }
 
     fn read_port(&mut self, serve: &impl Fn(u32, UnixStream)) -> io::Result<()> {
-        let mut buffer = [0u8; MAX_PAYLOAD_BYTES];
-        match rustix::io::read(&self.port, &mut buffer) {
+        match rustix::io::read(&self.port, &mut self.buffer) {
             Ok(0) => {
                 self.forget_all();
                 return Ok(());
             }
-            Ok(count) => self.decoder.push(&buffer[..count]),
+            Ok(count) => self.decoder.push(&self.buffer[..count]),
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
@@ -238,19 +239,18 @@ impl Link {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let mut buffer = [0u8; MAX_PAYLOAD_BYTES];
         let room = connection.flow.sendable();
         if room == 0 || connection.guest_done {
             return;
         }
-        let frame = match rustix::io::read(&connection.stream, &mut buffer[..room]) {
+        let frame = match rustix::io::read(&connection.stream, &mut self.buffer[..room]) {
             Ok(0) => {
                 connection.guest_done = true;
                 LinkFrame::bare(id, Kind::Shut)
             }
             Ok(count) => {
                 connection.flow.sent(count);
-                LinkFrame::data(id, &buffer[..count])
+                LinkFrame::data(id, &self.buffer[..count])
             }
             Err(Errno::AGAIN | Errno::INTR) => return,
             Err(_) => {

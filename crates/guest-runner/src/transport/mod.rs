@@ -60,7 +60,7 @@ pub(crate) fn serve(listeners: Listeners, guest: &Arc<Guest>) -> Result<(), Tran
     for (port, listener) in listeners.vsock {
         let guest = Arc::clone(guest);
         thread("vsock", move || {
-            listener.run(|stream| connection(&guest, port, stream))
+            listener.run(|stream| connection(&guest, port, stream));
         })?;
     }
     if let Some(port) = listeners.link {

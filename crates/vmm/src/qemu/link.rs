@@ -13,7 +13,9 @@
 //! not exist has an effect, and a malformed frame ends the link.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +57,8 @@ impl Link {
     /// Serves `vsock` and attaches to the guest at the other end of `port`.
     pub(super) fn start(vsock: &Path, port: UnixStream, nonce: u64) -> io::Result<Link> {
         let listener = UnixListener::bind(vsock)?;
+        // Its folder may be entered by the VMM's user, who has no business with the ports.
+        fs::set_permissions(vsock, fs::Permissions::from_mode(0o600))?;
         let (told, state) = watch::channel(LinkState::Attaching);
         let (frames, queued) = mpsc::channel(QUEUED_FRAMES);
         let (reader, writer) = port.into_split();

@@ -36,10 +36,16 @@ impl Session {
                     return Err(violation(&format!("a {kind:?} frame during a put")));
                 }
             };
-            let read = content.read_exact(&mut buffer[..room]).await;
-            read.map_err(|error| SessionError::HostFile {
-                reason: error.to_string(),
-            })?;
+            if let Err(error) = content.read_exact(&mut buffer[..room]).await {
+                // An early end makes the guest drop what it has.
+                stream
+                    .shared
+                    .send(&Frame::end(stream.id, Channel::File))
+                    .await?;
+                return Err(SessionError::HostFile {
+                    reason: error.to_string(),
+                });
+            }
             stream
                 .shared
                 .send(&Frame::data(stream.id, Channel::File, &buffer[..room]))

@@ -1,0 +1,196 @@
+//! One test's corner of the host.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use firelane_sys::process::ProcessId;
+use firelane_vmm::rundir::Record;
+use tempfile::TempDir;
+
+use crate::{Ended, Running};
+
+/// One test's corner of the host. Whatever was left in it when it is dropped fails the test.
+pub struct Lab {
+    folder: TempDir,
+    bin: PathBuf,
+    home: PathBuf,
+}
+
+impl Default for Lab {
+    fn default() -> Lab {
+        Lab::new()
+    }
+}
+
+impl Lab {
+    /// A fresh corner.
+    ///
+    /// # Panics
+    /// If the programs are not built.
+    #[must_use]
+    pub fn new() -> Lab {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+        let bin = named("FIRELANE_BIN_DIR").unwrap_or_else(|| target.join("release"));
+        let home = named("FIRELANE_HOME").unwrap_or_else(|| target.join("firelane-home"));
+        assert!(
+            bin.join("firelane").is_file(),
+            "{} has no firelane: run 'make build'",
+            bin.display()
+        );
+        // Short: sockets below it have at most 107 bytes of path.
+        let folder = TempDir::with_prefix_in("flt-", "/tmp").expect("a folder in /tmp");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
+            .expect("our own folder");
+        Lab { folder, bin, home }
+    }
+
+    /// The command with these arguments, without standard input.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.bin.join("firelane"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("FIRELANE_HOME", &self.home)
+            .env("FIRELANE_RUN_DIR", self.run_dir())
+            .env_remove("FIRELANE_LOG")
+            .stdin(std::process::Stdio::null());
+        command
+    }
+
+    /// Runs the command to its end.
+    #[must_use]
+    pub fn firelane(&self, args: &[&str]) -> Ended {
+        Running::start(self.command(args), b"").end()
+    }
+
+    /// Runs the command to its end with this standard input.
+    #[must_use]
+    pub fn firelane_with(&self, args: &[&str], stdin: &[u8]) -> Ended {
+        Running::start(self.command(args), stdin).end()
+    }
+
+    /// `firelane run` of this code on the small template, as JSON.
+    #[must_use]
+    pub fn run_json(&self, lang: &str, code: &str, more: &[&str]) -> serde_json::Value {
+        let args = [
+            "run",
+            "--json",
+            "--template",
+            "base",
+            "--memory-mib",
+            "256",
+            "--lang",
+            lang,
+            "-c",
+            code,
+        ];
+        let (head, tail) = args.split_at(6);
+        let all: Vec<&str> = head.iter().chain(more).chain(tail).copied().collect();
+        let ended = self.firelane(&all);
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+    }
+
+    /// Writes a file into the scratch folder; gives its name.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn file<'a>(&self, name: &'a str, content: impl AsRef<[u8]>) -> &'a str {
+        fs::write(self.folder.path().join(name), content).expect("our own folder");
+        name
+    }
+
+    /// The scratch folder, which is the commands' working directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Folder of the commands' run directories.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("r")
+    }
+
+    /// The store of templates.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The guest-runner.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// What is on record of microVMs now.
+    #[must_use]
+    pub fn microvms(&self) -> Vec<MicroVm> {
+        let Ok(entries) = fs::read_dir(self.run_dir()) else {
+            return Vec::new();
+        };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        paths
+            .filter_map(|path| {
+                let text = fs::read(path.join("owner")).ok()?;
+                let record: Record = serde_json::from_slice(&text).ok()?;
+                Some(MicroVm { path, record })
+            })
+            .collect()
+    }
+
+    /// Nothing of any microVM is left in the run directory.
+    ///
+    /// # Panics
+    /// If something is.
+    pub fn assert_empty(&self) {
+        let left: Vec<PathBuf> = fs::read_dir(self.run_dir())
+            .map(|entries| {
+                entries
+                    .filter_map(|entry| Some(entry.ok()?.path()))
+                    .collect()
+            })
+            .unwrap_or_default();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// A microVM on record.
+#[derive(Clone, Debug)]
+pub struct MicroVm {
+    /// Its run directory.
+    pub path: PathBuf,
+    /// Its record.
+    pub record: Record,
+}
+
+impl MicroVm {
+    /// Its process, if there is one on record.
+    #[must_use]
+    pub fn vmm(&self) -> Option<ProcessId> {
+        self.record.vmm
+    }
+
+    /// Neither process, nor cgroup, nor file of it is left.
+    ///
+    /// # Panics
+    /// If one is.
+    pub fn assert_gone(&self) {
+        assert!(
+            !self.record.vmm.is_some_and(|vmm| vmm.lives()),
+            "its VMM lives: {self:?}"
+        );
+        for procs in self.record.cgroups.procs() {
+            assert!(!procs.exists(), "its cgroup is left: {}", procs.display());
+        }
+        assert!(
+            !self.path.exists(),
+            "its files are left: {}",
+            self.path.display()
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! `cargo xtask build`: firelane, and the guest-runner beside it.
+//!
+//! The guest-runner is PID 1 of a guest that has no libc of ours: it is linked statically, against
+//! musl if the toolchain has that target, else against glibc, and refused if it is not static.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::elf;
+use crate::program::{output, run};
+use crate::workspace::{Workspace, cargo};
+
+/// The guest-runner's file name.
+pub(crate) const GUEST: &str = "firelane-guest";
+/// Targets the guest-runner can be linked for, the smaller result first.
+const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"];
+
+/// How firelane itself is built; the guest-runner has a profile of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For users.
+    Release,
+    /// For tests.
+    Debug,
+}
+
+/// Builds both and says where they are.
+pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--package", "firelane-cli"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    let guest = build_guest(workspace)?;
+    // Tests may run either, so the guest-runner goes beside both.
+    for folder in [workspace.bin("release"), workspace.bin("debug")] {
+        place(&guest, &folder.join(GUEST))?;
+    }
+    let folder = workspace.bin(match profile {
+        Profile::Release => "release",
+        Profile::Debug => "debug",
+    });
+    for program in [folder.join("firelane"), folder.join(GUEST)] {
+        println!("{}  {}", workspace.shown(&program), size(&program)?);
+    }
+    Ok(())
+}
+
+/// Builds the guest-runner; its path below the target it was linked for.
+fn build_guest(workspace: &Workspace) -> Result<PathBuf> {
+    let Some(target) = TARGETS.into_iter().find(|target| has_std(target)) else {
+        bail!(
+            "the Rust toolchain has no standard library for {}",
+            TARGETS.join(" or ")
+        );
+    };
+    let mut command = cargo();
+    command.args(["build", "--profile", "guest", "--target", target]);
+    command.args(["--package", "firelane-guest-runner"]);
+    // For this target only: build scripts and macros of the same build stay as they are.
+    let flags = format!(
+        "CARGO_TARGET_{}_RUSTFLAGS",
+        target.to_uppercase().replace('-', "_")
+    );
+    command.env(flags, "-C target-feature=+crt-static");
+    // These would take the place of ours.
+    command.env_remove("RUSTFLAGS");
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run(&mut command)?;
+    let built = workspace.target.join(target).join("guest").join(GUEST);
+    let file = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let linked =
+        elf::is_static(&file).with_context(|| format!("cannot check {}", built.display()))?;
+    if !linked {
+        bail!(
+            "{} is dynamically linked and would not start in a guest",
+            built.display()
+        );
+    }
+    Ok(built)
+}
+
+/// Whether the toolchain can build programs for `target`.
+fn has_std(target: &str) -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(rustc);
+    command.args(["--print", "target-libdir", "--target", target]);
+    let Ok(folder) = output(&mut command) else {
+        return false;
+    };
+    let Ok(entries) = fs::read_dir(folder.trim_end()) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("libstd-") && name.ends_with(".rlib")
+    })
+}
+
+/// Copies a program in one step: no one sees half of it, and a running one keeps its file. Cargo's
+/// programs are hard links, so writing into the old file would change cargo's copy too.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let half = to.with_extension(format!("new-{}", std::process::id()));
+    let placed = fs::create_dir_all(folder)
+        .and_then(|()| fs::copy(from, &half))
+        .and_then(|_| fs::rename(&half, to));
+    if placed.is_err() {
+        let _ = fs::remove_file(&half);
+    }
+    placed.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+fn size(path: &Path) -> Result<String> {
+    let bytes = path
+        .metadata()
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .len();
+    Ok(format!("{} KiB", bytes.div_ceil(1024)))
+}

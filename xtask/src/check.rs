@@ -1,0 +1,138 @@
+//! `cargo xtask check`: everything that must hold before a commit.
+//!
+//! All checks run, so that one pass shows everything that is wrong. A check that this machine has no
+//! tool for is reported as SKIP by name, with the reason, and counted.
+
+use std::fmt;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::program::{run, succeeds};
+use crate::workspace::{Workspace, cargo};
+use crate::{tests, tidy};
+
+/// How a check came out.
+enum Verdict {
+    Passed,
+    Failed(anyhow::Error),
+    Skipped(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Passed => f.write_str("ok"),
+            Verdict::Failed(error) => write!(f, "FAILED: {error:#}"),
+            Verdict::Skipped(reason) => write!(f, "SKIP: {reason}"),
+        }
+    }
+}
+
+type Check = (&'static str, fn(&Workspace) -> Verdict);
+
+const CHECKS: [Check; 5] = [
+    ("format", format),
+    ("lints", lints),
+    ("tidy", own_rules),
+    ("docs", docs),
+    ("licences and bans", licences),
+];
+const TESTS: Check = ("tests", all_tests);
+
+/// Runs all checks, or all but the tests.
+pub(crate) fn run_all(workspace: &Workspace, with_tests: bool) -> Result<()> {
+    let mut verdicts = Vec::new();
+    for (name, check) in CHECKS.into_iter().chain(with_tests.then_some(TESTS)) {
+        println!("==> {name}");
+        let started = Instant::now();
+        let verdict = check(workspace);
+        println!(
+            "{name}: {verdict} ({:.1} s)",
+            started.elapsed().as_secs_f64()
+        );
+        verdicts.push((name, verdict));
+    }
+    println!();
+    for (name, verdict) in &verdicts {
+        println!("{name:<18} {verdict}");
+    }
+    let count = |wanted: fn(&Verdict) -> bool| {
+        verdicts
+            .iter()
+            .filter(|(_, verdict)| wanted(verdict))
+            .count()
+    };
+    let failed = count(|verdict| matches!(verdict, Verdict::Failed(_)));
+    println!(
+        "checks: {} passed, {failed} failed, {} skipped",
+        count(|verdict| matches!(verdict, Verdict::Passed)),
+        count(|verdict| matches!(verdict, Verdict::Skipped(_))),
+    );
+    if failed > 0 {
+        bail!("{failed} of {} checks failed", verdicts.len());
+    }
+    Ok(())
+}
+
+impl From<Result<()>> for Verdict {
+    fn from(done: Result<()>) -> Verdict {
+        match done {
+            Ok(()) => Verdict::Passed,
+            Err(error) => Verdict::Failed(error),
+        }
+    }
+}
+
+/// Runs `cargo <subcommand> <args>`, if cargo has that subcommand here.
+fn cargo_tool(subcommand: &str, args: &[&str], remedy: &str) -> Verdict {
+    if !succeeds(cargo().args([subcommand, "--version"])) {
+        return Verdict::Skipped(format!("cargo {subcommand} is not installed ({remedy})"));
+    }
+    run(cargo().arg(subcommand).args(args)).into()
+}
+
+fn format(_: &Workspace) -> Verdict {
+    cargo_tool("fmt", &["--all", "--check"], "rustup component add rustfmt")
+}
+
+fn lints(_: &Workspace) -> Verdict {
+    let args = [
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "--deny=warnings",
+    ];
+    cargo_tool("clippy", &args, "rustup component add clippy")
+}
+
+fn own_rules(workspace: &Workspace) -> Verdict {
+    tidy::run(workspace).into()
+}
+
+fn docs(_: &Workspace) -> Verdict {
+    let mut command = cargo();
+    command.args(["doc", "--quiet", "--workspace", "--no-deps"]);
+    command.args(["--document-private-items"]);
+    command.env("RUSTDOCFLAGS", "--deny=warnings");
+    run(&mut command).into()
+}
+
+/// Advisories are left out: their database has to be fetched, and a check must not depend on that.
+fn licences(_: &Workspace) -> Verdict {
+    let args = [
+        "--log-level=warn",
+        "--all-features",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ];
+    cargo_tool("deny", &args, "cargo install --locked cargo-deny")
+}
+
+fn all_tests(workspace: &Workspace) -> Verdict {
+    tests::run_all(workspace, &[]).into()
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask test`: every test, with what the tests need made first.
+//!
+//! Needs are the two programs side by side and the built `default` template. Everything stays below
+//! the target directory, except the run directory: a Unix socket's path has at most 107 bytes, and
+//! nobody knows how deep the checkout is.
+//!
+//! | variable | default |
+//! | --- | --- |
+//! | `FIRELANE_HOME` | `firelane-home` in the target directory |
+//! | `FIRELANE_RUN_DIR` | `/tmp/firelane-test-<uid>` |
+//! | `FIRELANE_TEST_CACHE` | `cache` in `FIRELANE_HOME` |
+//! | `FIRELANE_GUEST` | the guest-runner that was just built |
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build::{self, GUEST, Profile};
+use crate::program::{on_path, run, succeeds};
+use crate::workspace::{Workspace, cargo};
+
+/// Without nextest nothing ends a test that hangs; then the whole run is.
+const CARGO_TEST_LIMIT: &str = "40m";
+/// Tests that run at once without nextest, which would bound only those that boot microVMs.
+const CARGO_TEST_THREADS: &str = "--test-threads=2";
+
+/// Builds, then runs every test; `args` go to the test runner.
+pub(crate) fn run_all(workspace: &Workspace, args: &[&str]) -> Result<()> {
+    let environment = Environment::new(workspace)?;
+    heading("building firelane and the guest-runner");
+    build::build(workspace, Profile::Debug)?;
+    heading("building the default template");
+    let mut firelane = Command::new(workspace.bin("debug").join("firelane"));
+    run(environment.set(firelane.args(["template", "build", "default"])))?;
+    if args.is_empty() {
+        heading("doc tests");
+        run(environment.set(cargo().args(["test", "--quiet", "--workspace", "--doc"])))?;
+    }
+    heading("tests");
+    let tested = if succeeds(cargo().args(["nextest", "--version"])) {
+        run(environment.set(cargo().args(["nextest", "run", "--workspace"]).args(args)))
+    } else {
+        println!(
+            "cargo-nextest is not installed: cargo test runs the tests, and ends after {CARGO_TEST_LIMIT} at the latest"
+        );
+        run(environment.set(&mut cargo_test(args)))
+    };
+    // Empty unless a test left something: then it stays for whoever looks into that.
+    let _ = fs::remove_dir(&environment.run_dir);
+    tested
+}
+
+fn cargo_test(args: &[&str]) -> Command {
+    let words = ["test", "--workspace", "--lib", "--bins", "--tests"];
+    let mut command = cargo();
+    if let Some(timeout) = on_path("timeout") {
+        let cargo = command.get_program().to_owned();
+        command = Command::new(timeout);
+        command.args(["--foreground", CARGO_TEST_LIMIT]).arg(cargo);
+    }
+    command.args(words);
+    command.args(args).arg("--").arg(CARGO_TEST_THREADS);
+    command
+}
+
+/// What tests read from the environment; a variable that is set already stays.
+struct Environment {
+    home: PathBuf,
+    run_dir: PathBuf,
+    cache: PathBuf,
+    guest: PathBuf,
+}
+
+impl Environment {
+    fn new(workspace: &Workspace) -> Result<Environment> {
+        let named = |name: &str| {
+            let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+            // Tests run in the folder of their crate.
+            Some(workspace.root.join(value))
+        };
+        let uid = fs::metadata("/proc/self")
+            .context("cannot read /proc")?
+            .uid();
+        let home = named("FIRELANE_HOME").unwrap_or_else(|| workspace.target.join("firelane-home"));
+        Ok(Environment {
+            run_dir: named("FIRELANE_RUN_DIR")
+                .unwrap_or_else(|| format!("/tmp/firelane-test-{uid}").into()),
+            cache: named("FIRELANE_TEST_CACHE").unwrap_or_else(|| home.join("cache")),
+            guest: named("FIRELANE_GUEST").unwrap_or_else(|| workspace.bin("debug").join(GUEST)),
+            home,
+        })
+    }
+
+    fn set<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("FIRELANE_HOME", &self.home)
+            .env("FIRELANE_RUN_DIR", &self.run_dir)
+            .env("FIRELANE_TEST_CACHE", &self.cache)
+            .env("FIRELANE_GUEST", &self.guest)
+    }
+}
+
+fn heading(text: &str) {
+    println!("==> {text}");
+}
