@@ -87,7 +87,13 @@ impl Failure {
                 .remedy
                 .as_ref()
                 .map_or_else(String::new, |remedy| format!("; remedy: {remedy}"));
-            eprintln!("firelane: {}{remedy}", self.message);
+            // A guest may have worded a part of it: nothing of it may steer a terminal.
+            let message: String = self
+                .message
+                .chars()
+                .filter(|c| !c.is_control() || *c == '\n')
+                .collect();
+            eprintln!("firelane: {message}{remedy}");
         }
         ExitCode::from(self.code)
     }

@@ -65,8 +65,7 @@ impl Host {
             ..machine.clone()
         };
         let spinner = Spinner::start("looking at the host");
-        let accelerator =
-            Accelerator::find(&driver, &probed, &store.root().join("accelerator.json")).await;
+        let accelerator = Accelerator::find(&driver, &probed, store.root()).await;
         drop(spinner);
         driver.acceleration = accelerator.acceleration();
         driver.tsc_khz = accelerator.tsc_khz;

@@ -2,11 +2,13 @@
 //!
 //! - [`jail`]: the program a VMM is started through: gives up rights, then becomes the VMM.
 //! - [`cgroup`]: bounds on a VMM from outside, cgroup v2 or v1.
+//! - [`inherited`]: descriptors passed on by number.
 //! - [`process`]: processes that may be gone and their number reused.
 //! - [`kvm`]: whether this host's KVM answers.
 //! - [`tsc`]: the rate of the time-stamp counter.
 
 pub mod cgroup;
+pub mod inherited;
 pub mod jail;
 pub mod kvm;
 pub mod process;

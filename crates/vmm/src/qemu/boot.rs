@@ -270,7 +270,7 @@ fn nonce(id: &str) -> u64 {
 }
 
 /// FNV-1a, 64 bits. Nothing depends on it being hard to guess.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

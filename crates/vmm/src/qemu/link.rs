@@ -377,3 +377,110 @@ async fn read_request(client: &mut OwnedReadHalf) -> Option<u32> {
     }
     parse_connect(&line).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link whose guest is played by the test, and a client that asked for port 5001.
+    async fn linked() -> (tempfile::TempDir, Link, UnixStream, UnixStream) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v.sock");
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let mut link = Link::start(&path, ours, 7).unwrap();
+        assert_eq!(read(&mut guest).await, LinkFrame::nonce(Kind::Attach, 7));
+        // Of an earlier life: skipped until the link is attached.
+        write(&mut guest, &LinkFrame::nonce(Kind::Ready, 6)).await;
+        write(&mut guest, &LinkFrame::data(1, b"old")).await;
+        write(&mut guest, &LinkFrame::nonce(Kind::Ready, 7)).await;
+        link.ready().await.unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"CONNECT 5001\n").await.unwrap();
+        assert_eq!(
+            read(&mut guest).await,
+            LinkFrame::number(1, Kind::Open, 5001)
+        );
+        (folder, link, guest, client)
+    }
+
+    async fn read(guest: &mut UnixStream) -> LinkFrame {
+        let mut decoder = LinkDecoder::new();
+        loop {
+            if let Some(frame) = decoder.next_frame().unwrap() {
+                return frame;
+            }
+            decoder.push(&[guest.read_u8().await.unwrap()]);
+        }
+    }
+
+    async fn write(guest: &mut UnixStream, frame: &LinkFrame) {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        guest.write_all(&bytes).await.unwrap();
+    }
+
+    async fn ended(mut link: Link) -> String {
+        let ended = |state: &LinkState| matches!(state, LinkState::Ended(_));
+        match &*link.state.wait_for(ended).await.unwrap() {
+            LinkState::Ended(reason) => reason.clone(),
+            state => panic!("{state:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_go_both_ways_and_ends_are_passed_on() {
+        let (_folder, _link, mut guest, mut client) = linked().await;
+        write(&mut guest, &LinkFrame::bare(1, Kind::Opened)).await;
+        write(&mut guest, &LinkFrame::data(1, b"hello")).await;
+        write(&mut guest, &LinkFrame::bare(1, Kind::Shut)).await;
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "OK 1\nhello");
+        client.write_all(b"answer").await.unwrap();
+        assert_eq!(read(&mut guest).await, LinkFrame::data(1, b"answer"));
+        drop(client);
+        assert_eq!(read(&mut guest).await, LinkFrame::bare(1, Kind::Shut));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_closed_without_an_answer() {
+        let (_folder, _link, mut guest, mut client) = linked().await;
+        write(&mut guest, &LinkFrame::bare(1, Kind::Reset)).await;
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"");
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_ignores_its_window_ends_the_link() {
+        let (_folder, link, mut guest, client) = linked().await;
+        write(&mut guest, &LinkFrame::bare(1, Kind::Opened)).await;
+        // The client does not read, so no credit is given; socket buffers take some.
+        let flood = tokio::spawn(async move {
+            let mut bytes = Vec::new();
+            LinkFrame::data(1, &[0; 1000]).encode(&mut bytes);
+            while guest.write_all(&bytes).await.is_ok() {}
+        });
+        assert!(ended(link).await.contains("more than it was granted"));
+        drop(client);
+        flood.abort();
+    }
+
+    #[tokio::test]
+    async fn a_client_is_not_read_further_than_the_guest_grants() {
+        let (_folder, _link, mut guest, mut client) = linked().await;
+        write(&mut guest, &LinkFrame::bare(1, Kind::Opened)).await;
+        let sent =
+            tokio::spawn(async move { client.write_all(&vec![1; 1 << 20]).await.map(|()| client) });
+        let window = usize::try_from(firelane_guest_proto::link::WINDOW_BYTES).unwrap();
+        let mut received = 0;
+        while received < window {
+            received += read(&mut guest).await.payload.len();
+        }
+        assert_eq!(received, window);
+        // Not a byte more until there is credit; then exactly that.
+        write(&mut guest, &LinkFrame::number(1, Kind::Credit, 10)).await;
+        assert_eq!(read(&mut guest).await.payload.len(), 10);
+        sent.abort();
+    }
+}

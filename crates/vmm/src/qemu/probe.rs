@@ -20,6 +20,9 @@ pub(super) const REMEDY: &str = "apt-get install --no-install-recommends qemu-sy
 /// What a guest may take to be ready if KVM really runs it: it takes less than one second.
 const KVM_DEADLINE: Duration = Duration::from_secs(6);
 
+/// Start of the names of files that keep answers.
+const PREFIX: &str = "accelerator-";
+
 /// QEMU is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -123,19 +126,18 @@ impl Accelerator {
         }
     }
 
-    /// The answer kept in `cache`, if it was found on this boot of the host with these programs;
-    /// else finds out by booting `machine`, and keeps that.
+    /// The answer kept in the folder `cache`, if it was found on this boot of the host with these
+    /// programs; else finds out by booting `machine`, and keeps that.
     pub async fn find(qemu: &Qemu, machine: &Machine, cache: &Path) -> Accelerator {
         let key = key(qemu, machine);
-        let kept = fs::read(cache)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<Accelerator>(&text).ok());
-        if let Some(kept) = kept.filter(|kept| kept.key == key) {
+        let file = cache.join(format!("{PREFIX}{:016x}.json", super::boot::hash(&key)));
+        let kept = read(&file).filter(|kept| kept.key == key);
+        if let Some(kept) = kept {
             return kept;
         }
         let found = Accelerator::probe(qemu, machine, key).await;
-        if let Err(error) = keep(cache, &found) {
-            tracing::warn!(%error, path = %cache.display(), "cannot keep what the probe found");
+        if let Err(error) = keep(&file, &found) {
+            tracing::warn!(%error, path = %file.display(), "cannot keep what the probe found");
         }
         found
     }
@@ -182,21 +184,42 @@ async fn boots(qemu: &Qemu, machine: &Machine, tsc_khz: u64) -> Result<(), Strin
 
 /// Everything that may change the answer.
 fn key(qemu: &Qemu, machine: &Machine) -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let device = fs::metadata("/dev/kvm").is_ok();
     format!(
         "{} {} {} kvm={device}",
-        boot.trim(),
+        boot_id(),
         qemu.program.display(),
         machine.kernel.display()
     )
 }
 
-fn keep(cache: &Path, found: &Accelerator) -> io::Result<()> {
+fn read(file: &Path) -> Option<Accelerator> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+/// Keeps the answer, and removes those of earlier boots of the host.
+fn keep(file: &Path, found: &Accelerator) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(found).map_err(io::Error::other)?;
-    let aside = cache.with_extension(format!("{}.tmp", std::process::id()));
+    let aside = file.with_extension(format!("{}.tmp", std::process::id()));
     fs::write(&aside, text)?;
-    fs::rename(&aside, cache)
+    fs::rename(&aside, file)?;
+    let boot = boot_id();
+    let Some(folder) = file.parent() else {
+        return Ok(());
+    };
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if ours && read(&entry.path()).is_some_and(|kept| !kept.key.starts_with(&boot)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
