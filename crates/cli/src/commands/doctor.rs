@@ -63,7 +63,7 @@ impl Report {
         let check = Check {
             name: name.into(),
             grade,
-            detail: detail.into(),
+            detail: detail.into().replace('\n', " | "),
             remedy: remedy.map(Into::into),
         };
         self.checks.push(check);

@@ -117,7 +117,7 @@ impl Jail {
             step(&format!("join {}", procs.display()), fs::write(procs, "0"))?;
         }
         if self.unshare()? {
-            root::enter(&self.mountpoint, &self.read_only, &self.devices)?;
+            root::enter(&self.mountpoint, &self.read_only, &self.devices, self.user)?;
         }
         self.limit()?;
         if let Some(user) = self.user {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
     mount_remount, unmount,
@@ -18,14 +19,17 @@ use super::{JailError, c_path, step};
 const TMPFS_OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=256,mode=0755";
 
 /// Puts the root together at `mountpoint` and moves there; the host's tree is gone afterwards.
+/// Devices become the property of `user`, if there is one.
 pub(super) fn enter(
     mountpoint: &Path,
     read_only: &[PathBuf],
     devices: &[PathBuf],
+    user: Option<u32>,
 ) -> Result<(), JailError> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("make mounts private", mount_change("/", private))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // Devices are made here by us; the VMM has no capability to make one.
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     step(
         "mount the jail's root",
         mount("tmpfs", mountpoint, "tmpfs", flags, Some(TMPFS_OPTIONS)),
@@ -35,7 +39,13 @@ pub(super) fn enter(
         place(mountpoint, path, sealed)?;
     }
     for device in devices.iter().filter(|device| device.exists()) {
-        place(mountpoint, device, MountFlags::NOSUID | MountFlags::NOEXEC)?;
+        let made = match user {
+            Some(user) => make_device(mountpoint, device, user)?,
+            None => false,
+        };
+        if !made {
+            place(mountpoint, device, MountFlags::NOSUID | MountFlags::NOEXEC)?;
+        }
     }
     step(
         "seal the jail's root",
@@ -98,6 +108,25 @@ fn locked(path: &Path) -> Result<MountFlags, JailError> {
         }
     }
     Ok(flags)
+}
+
+/// A node of the same device that only `user` may use, whoever may use the host's. False where
+/// even root may not make nodes.
+fn make_device(root: &Path, device: &Path, user: u32) -> Result<bool, JailError> {
+    let name = format!("make {} in the jail", device.display());
+    let inside = inside(root, device);
+    step(&name, make_parents(&inside))?;
+    let stat = step(&name, rustix::fs::stat(device))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    match mknodat(CWD, &inside, kind, Mode::from_raw_mode(0o600), stat.st_rdev) {
+        Err(rustix::io::Errno::PERM) => return Ok(false),
+        made => step(&name, made)?,
+    }
+    step(
+        &name,
+        std::os::unix::fs::chown(&inside, Some(user), Some(user)),
+    )?;
+    Ok(true)
 }
 
 fn inside(root: &Path, path: &Path) -> PathBuf {

@@ -20,7 +20,7 @@ use super::link::Link;
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
 use super::{Qemu, find_program};
-use crate::driver::{BootError, Machine};
+use crate::driver::{Acceleration, BootError, Machine};
 use crate::rundir::{Record, RunDir};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
@@ -45,7 +45,7 @@ const SYSTEM_FOLDERS: [&str; 6] = [
     "/sbin",
     "/etc/ld.so.cache",
 ];
-const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/kvm"];
+const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 
 pub(super) async fn boot(
     qemu: &Qemu,
@@ -188,6 +188,10 @@ impl Starting {
             read_only.push(qemu.program.clone());
         }
         read_only.extend([&machine.kernel, &machine.initrd, &machine.rootfs].map(Clone::clone));
+        let mut devices: Vec<PathBuf> = DEVICES.iter().map(PathBuf::from).collect();
+        if qemu.acceleration == Acceleration::Kvm {
+            devices.push("/dev/kvm".into());
+        }
         Jail {
             program: qemu.program.clone(),
             args: args::arguments(machine, qemu.acceleration, qemu.tsc_khz),
@@ -196,7 +200,7 @@ impl Starting {
                 .then(|| user_of(&machine.id)),
             mountpoint: self.run_dir.jail_root(),
             read_only,
-            devices: DEVICES.iter().map(PathBuf::from).collect(),
+            devices,
             cgroup_procs: self.record.cgroups.procs(),
             open_files: OPEN_FILES,
             last_descriptor: CONSOLE_FD,
