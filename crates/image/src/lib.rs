@@ -1,6 +1,6 @@
 //! Templates: the kernel, the root file system and the initrd that a microVM boots from.
 //!
-//! A [`Definition`] says what a template holds; [`build`] makes it from Debian packages, without root, chroot or loop
+//! A [`Definition`] says what a template holds; [`build()`] makes it from Debian packages, without root, chroot or loop
 //! mounts, and the same inputs give the same bytes; a [`Store`] keeps the results, named by their content. Reading a [`Template`]
 //! out of the store is quick and takes no lock.
 //!

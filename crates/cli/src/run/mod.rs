@@ -4,7 +4,7 @@ mod input;
 mod output;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use firelane_guest_proto::SESSION_PORT;
@@ -145,14 +145,14 @@ async fn inside(
 }
 
 /// Passes on what the program writes until it ends. The guest keeps the time limit; should it not,
-/// the host does.
+/// the host does. Time in which nobody takes the output does not count against the guest.
 async fn follow(
     vm: &mut dyn MicroVm,
     mut exec: Exec,
     limit: Duration,
     output: &mut Output,
 ) -> Result<Outcome, Failure> {
-    let deadline = Instant::now() + limit + GRACE;
+    let mut deadline = Instant::now() + limit + GRACE;
     loop {
         let event = tokio::select! {
             event = timeout_at(deadline, exec.next()) => event,
@@ -160,8 +160,16 @@ async fn follow(
         };
         match event {
             Ok(Ok(Event::Started)) => {}
-            Ok(Ok(Event::Stdout(bytes))) => output.stdout(&bytes).await?,
-            Ok(Ok(Event::Stderr(bytes))) => output.stderr(&bytes).await?,
+            Ok(Ok(Event::Stdout(bytes))) => {
+                let before = Instant::now();
+                output.stdout(&bytes).await?;
+                deadline += before.elapsed();
+            }
+            Ok(Ok(Event::Stderr(bytes))) => {
+                let before = Instant::now();
+                output.stderr(&bytes).await?;
+                deadline += before.elapsed();
+            }
             Ok(Ok(Event::Ended(outcome))) => return Ok(outcome),
             Ok(Err(error)) => return Err(because_it_ended(vm, error.into()).await),
             Err(_) => {
@@ -215,25 +223,29 @@ async fn copy(mut from: impl tokio::io::AsyncRead + Unpin, to: &Stdin) -> std::i
 
 /// Fetches a file: written aside, then moved into place.
 async fn fetch(session: &Session, file: FileOut) -> Result<(), Failure> {
+    let suffix = format!("firelane-{}", std::process::id());
+    let aside = file.host.with_added_extension(suffix);
+    let fetched = fetch_aside(session, &file, &aside).await;
+    if fetched.is_err() {
+        // What failed is told; the half of a file is worth nothing.
+        let _ = tokio::fs::remove_file(&aside).await;
+    }
+    fetched
+}
+
+async fn fetch_aside(session: &Session, file: &FileOut, aside: &Path) -> Result<(), Failure> {
     let named = |error: std::io::Error| {
-        Failure::platform(
-            anyhow::Error::from(error).context(format!("cannot write {}", file.host.display())),
-        )
+        let context = format!("cannot write {}", file.host.display());
+        Failure::platform(anyhow::Error::from(error).context(context))
     };
-    let aside = file
-        .host
-        .with_added_extension(format!("firelane-{}", std::process::id()));
-    let target = tokio::fs::File::create_new(&aside).await.map_err(named)?;
+    let target = tokio::fs::File::create_new(aside).await.map_err(named)?;
     let spec = GetSpec {
         path: file.guest.clone(),
         max_bytes: MAX_FILE_BYTES,
     };
-    let got = session.get(&spec, target).await;
-    if let Err(error) = got {
-        tokio::fs::remove_file(&aside).await.map_err(named)?;
-        return Err(Failure::platform(
-            anyhow::Error::from(error).context(format!("cannot fetch {}", file.guest)),
-        ));
-    }
-    tokio::fs::rename(&aside, &file.host).await.map_err(named)
+    session.get(&spec, target).await.map_err(|error| {
+        let context = format!("cannot fetch {}", file.guest);
+        Failure::platform(anyhow::Error::from(error).context(context))
+    })?;
+    tokio::fs::rename(aside, &file.host).await.map_err(named)
 }

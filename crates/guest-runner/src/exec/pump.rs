@@ -53,6 +53,8 @@ struct Pump<'a> {
     /// reading into it.
     buffer: Vec<u8>,
     killed_at: Option<Instant>,
+    /// When something last moved, or was allowed to.
+    moved_at: Instant,
     timed_out: bool,
     aborted: bool,
 }
@@ -107,6 +109,7 @@ impl<'a> Pump<'a> {
             plan,
             buffer: vec![0; MAX_DATA_BYTES],
             killed_at: None,
+            moved_at: Instant::now(),
             timed_out: false,
             aborted: false,
         }
@@ -137,7 +140,9 @@ impl<'a> Pump<'a> {
             }
             self.feed(sink)?;
             for output in &mut self.outputs {
-                output.pass_on(&mut self.buffer, sink)?;
+                if output.pass_on(&mut self.buffer, sink)? {
+                    self.moved_at = Instant::now();
+                }
             }
         }
         Ok(())
@@ -147,9 +152,25 @@ impl<'a> Pump<'a> {
     fn finished(&self) -> bool {
         let drained = self.outputs.iter().all(|output| output.fd.is_none());
         let overdue = self
-            .killed_at
-            .is_some_and(|at| at.elapsed() > ENDING_DEADLINE);
+            .ending_deadline()
+            .is_some_and(|deadline| Instant::now() >= deadline);
         self.running.watch.status().is_some() && (drained || overdue)
+    }
+
+    /// Until when pipes of a killed tree are waited for; for ever while it is the owner who does
+    /// not take what is in them.
+    fn ending_deadline(&self) -> Option<Instant> {
+        let killed_at = self.killed_at?;
+        let held_up = self
+            .outputs
+            .iter()
+            .any(|output| output.fd.is_some() && !output.wants());
+        let since = self.moved_at.max(killed_at);
+        if held_up {
+            None
+        } else {
+            since.checked_add(ENDING_DEADLINE)
+        }
     }
 
     /// Waits for anything to do.
@@ -169,7 +190,7 @@ impl<'a> Pump<'a> {
             }
         }
         let until = match self.killed_at {
-            Some(at) => at.checked_add(ENDING_DEADLINE),
+            Some(_) => self.ending_deadline(),
             None => deadline,
         };
         let timeout = until.map(|until| {
@@ -190,6 +211,7 @@ impl<'a> Pump<'a> {
             Command::Stdin(bytes) => self.input.pending.extend(bytes),
             Command::StdinEnd => self.input.ended = true,
             Command::Grant(channel, bytes) => {
+                self.moved_at = Instant::now();
                 for output in self
                     .outputs
                     .iter_mut()
@@ -308,12 +330,14 @@ impl Output {
         self.window > 0 || self.left == 0
     }
 
-    /// Reads what is there and passes on what may be; what is over the limit is dropped.
-    fn pass_on(&mut self, buffer: &mut [u8], sink: &mut dyn Sink) -> io::Result<()> {
+    /// Reads what is there and passes on what may be; what is over the limit is dropped. Tells
+    /// whether anything was read.
+    fn pass_on(&mut self, buffer: &mut [u8], sink: &mut dyn Sink) -> io::Result<bool> {
+        let mut moved = false;
         // A few rounds, then the other channels and the clock get their turn.
         for _ in 0..8 {
             let Some(fd) = self.fd.as_ref().filter(|_| self.wants()) else {
-                return Ok(());
+                return Ok(moved);
             };
             let room = match self.left {
                 0 => u64::MAX,
@@ -325,16 +349,20 @@ impl Output {
             match rustix::io::read(fd, &mut buffer[..room]) {
                 // A terminal whose programs are gone gives an error in place of an end.
                 Ok(0) | Err(Errno::IO) => self.fd = None,
-                Ok(_) if self.left == 0 => self.truncated = true,
+                Ok(_) if self.left == 0 => {
+                    self.truncated = true;
+                    moved = true;
+                }
                 Ok(count) => {
                     self.left -= count as u64;
                     self.window -= count as u64;
                     sink.output(self.channel, &buffer[..count])?;
+                    moved = true;
                 }
-                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(moved),
                 Err(errno) => return Err(errno.into()),
             }
         }
-        Ok(())
+        Ok(moved)
     }
 }

@@ -210,16 +210,14 @@ impl Starting {
 
     /// Removes everything; what resists is left to the next sweep.
     async fn give_up(self) {
-        if let Some(mut child) = self.child {
-            // Either it is killed and collected now, or it is dead and collected already.
-            let _ = child.kill().await;
-        }
-        let cleaned = self
-            .record
-            .cgroups
-            .remove()
+        let ended = match self.child {
+            Some(mut child) => super::microvm::end(&mut child).await,
+            None => Ok(()),
+        };
+        let removed = ended
+            .and_then(|()| self.record.cgroups.remove())
             .and_then(|()| self.run_dir.remove());
-        if let Err(error) = cleaned {
+        if let Err(error) = removed {
             tracing::warn!(%error, "left to the next sweep");
         }
     }

@@ -1,5 +1,6 @@
 //! A running QEMU.
 
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -74,10 +75,17 @@ impl MicroVm for QemuVm {
 
     async fn destroy(self: Box<Self>) -> Result<(), ControlError> {
         let mut vm = *self;
-        // Kills and collects; a VMM that has ended already is collected all the same.
-        vm.child.kill().await.map_err(ControlError::Cleanup)?;
+        end(&mut vm.child).await.map_err(ControlError::Cleanup)?;
         vm.cgroups.remove().map_err(ControlError::Cleanup)?;
         vm.run_dir.remove().map_err(ControlError::Cleanup)
+    }
+}
+
+/// Kills and collects the process, unless it has ended and was collected already.
+pub(super) async fn end(child: &mut Child) -> io::Result<()> {
+    match child.try_wait()? {
+        Some(_) => Ok(()),
+        None => child.kill().await,
     }
 }
 
