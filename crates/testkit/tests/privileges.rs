@@ -1,0 +1,162 @@
+//! What changes with less: an ordinary user, a full disk.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use firelane_testkit::{Ended, Lab, Running};
+use serde_json::Value;
+
+const NOBODY: u32 = 65534;
+
+/// Tests that give rights up need some first. Run by an ordinary user, every other test shows what
+/// these show.
+fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIP {test}: it gives up root's rights, and is not run by root");
+    }
+    root
+}
+
+/// A corner of an ordinary user's, with programs and a store of the template `base` of its own.
+struct Corner(Lab);
+
+impl Corner {
+    fn new() -> Corner {
+        let lab = Lab::new();
+        for program in ["firelane", "firelane-guest"] {
+            fs::copy(lab.bin().join(program), lab.path().join(program)).unwrap();
+        }
+        let home = lab.path().join("home");
+        let manifest = fs::read(lab.home().join("templates/base.json")).unwrap();
+        let parsed: Value = serde_json::from_slice(&manifest).unwrap();
+        for folder in ["", "blobs", "templates"] {
+            fs::create_dir(home.join(folder)).unwrap();
+            chown(home.join(folder), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        for blob in ["/rootfs", "/kernel/vmlinux", "/kernel/modules"] {
+            let hash = parsed
+                .pointer(&format!("{blob}/hash"))
+                .unwrap()
+                .as_str()
+                .unwrap();
+            fs::copy(
+                lab.home().join("blobs").join(hash),
+                home.join("blobs").join(hash),
+            )
+            .unwrap();
+        }
+        fs::write(home.join("templates/base.json"), manifest).unwrap();
+        chown(lab.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        Corner(lab)
+    }
+
+    fn firelane(&self, args: &[&str]) -> Ended {
+        let folder = self.0.path();
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--no-new-privs",
+            ])
+            .arg(folder.join("firelane"))
+            .args(args)
+            .current_dir(folder)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("FIRELANE_HOME", folder.join("home"))
+            .env("FIRELANE_RUN_DIR", self.0.run_dir());
+        Running::start(command, b"").end()
+    }
+}
+
+#[test]
+fn an_ordinary_user_runs_with_what_the_kernel_allows() {
+    if !is_root("an_ordinary_user_runs_with_what_the_kernel_allows") {
+        return;
+    }
+    let corner = Corner::new();
+    let ended = corner.firelane(&[
+        "run",
+        "--template",
+        "base",
+        "--lang",
+        "bash",
+        "-c",
+        "id -u; exit 4",
+    ]);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (4, "1000\n"),
+        "{ended:?}"
+    );
+    corner.0.assert_empty();
+    let doctor = corner.firelane(&["doctor", "--json", "--template", "base"]);
+    assert_eq!(doctor.code, 0, "{doctor:?}");
+    let report: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let grade = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap()["grade"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(grade("own user"), "impossible");
+    for control in ["no capabilities", "no new privileges", "seccomp filter"] {
+        assert_eq!(grade(control), "ok", "{report}");
+    }
+    corner.0.assert_empty();
+}
+
+/// A small file system, unmounted when dropped.
+struct Small<'a>(&'a Path);
+
+impl Small<'_> {
+    fn mount(path: &Path) -> Small<'_> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=20m", "small"])
+            .arg(path)
+            .status();
+        assert!(mounted.unwrap().success());
+        Small(path)
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        assert!(
+            Command::new("umount")
+                .arg(self.0)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+#[test]
+fn a_disk_without_room_is_named_before_anything_is_downloaded() {
+    if !is_root("a_disk_without_room_is_named_before_anything_is_downloaded") {
+        return;
+    }
+    let lab = Lab::new();
+    let home = lab.path().join("small");
+    fs::create_dir(&home).unwrap();
+    let small = Small::mount(&home);
+    let mut command = lab.command(&["run", "--template", "base", "--lang", "bash", "-c", "true"]);
+    command.env("FIRELANE_HOME", &home);
+    let ended = Running::start(command, b"").end();
+    assert_eq!(ended.code, 125, "{ended:?}");
+    assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
+    assert!(
+        ended.stderr.contains("small") && ended.stderr.contains("MiB"),
+        "{ended:?}"
+    );
+    assert!(ended.stderr.contains("; remedy: "), "{ended:?}");
+    lab.assert_empty();
+    drop(small);
+}
