@@ -1,22 +1,23 @@
 //! Building a template: the steps and their order.
 
 mod error;
+mod kernel;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, Unit};
 
-use crate::file::{make_folder, put};
-use crate::kernel::{self, KernelError};
+use crate::digest::blake3_bytes;
+use crate::file::make_folder;
+use crate::kernel::KernelSource;
 use crate::progress::{Progress, Step};
 use crate::recipe::debian::{Archive, Package};
 use crate::recipe::definition::Definition;
 use crate::recipe::resolve::{Resolved, resolve};
 use crate::recipe::wheel::{Wheels, extract};
-use crate::store::manifest::{Kernel, Manifest, SCHEMA};
-use crate::store::{KernelFiles, Store, Template};
+use crate::store::manifest::{Manifest, SCHEMA};
+use crate::store::{Store, Template};
 use crate::tool::on_path;
 use crate::tree::unpack::except;
 use crate::tree::{bytecode, erofs, fixups};
@@ -41,6 +42,8 @@ pub struct Options {
     pub downloads: Option<PathBuf>,
     /// A folder for downloads kept between builds. Unset: below the store.
     pub cache: Option<PathBuf>,
+    /// Where the kernel comes from. Unset: from where the template in the store has it, else [`KernelSource::default`].
+    pub kernel: Option<KernelSource>,
 }
 
 /// Builds the template that `definition` describes, or takes it from the store when it has been built before and
@@ -72,34 +75,51 @@ pub fn build(
             store.build_lock(&definition.name)?
         }
     };
-    if let Some(template) = usable(store, definition, &resolved, options, asked) {
+    let known = store.get(&definition.name).ok();
+    let source = options
+        .kernel
+        .or_else(|| {
+            let kernel = &known.as_ref()?.manifest().kernel;
+            Some(KernelSource::of_package(&kernel.package.name))
+        })
+        .unwrap_or_default();
+    if let Some(template) = known.filter(|known| usable(known, &resolved, source, options, asked)) {
         return Ok(template);
     }
-    Build::new(store, definition, &resolved, options, progress)?.run()
+    Build::new(store, definition, &resolved, source, options, progress)?.run()
 }
 
-/// The template in the store, where it is of the same definition and new enough.
+/// Whether a template is of this definition and kernel, and new enough.
 fn usable(
-    store: &Store,
-    definition: &Definition,
+    template: &Template,
     resolved: &Resolved,
+    source: KernelSource,
     options: &Options,
     asked: Timestamp,
-) -> Option<Template> {
-    let template = store.get(&definition.name).ok()?;
+) -> bool {
     let manifest = template.manifest();
     let fresh = !options.refresh
         || manifest
             .created
             .parse::<Timestamp>()
             .is_ok_and(|created| created >= asked);
-    (fresh && manifest.definition == resolved.hash()).then_some(template)
+    fresh && manifest.definition == identity(resolved, source)
+}
+
+/// Identifies a definition together with the kernel it is built with.
+fn identity(resolved: &Resolved, source: KernelSource) -> String {
+    let definition = resolved.hash();
+    match source {
+        KernelSource::Debian => definition,
+        KernelSource::Small => blake3_bytes(format!("{definition} {}", source.key()).as_bytes()),
+    }
 }
 
 struct Build<'a> {
     store: &'a Store,
     definition: &'a Definition,
     resolved: &'a Resolved,
+    source: KernelSource,
     refresh: bool,
     mirror: Option<String>,
     downloads: Option<PathBuf>,
@@ -112,6 +132,7 @@ impl<'a> Build<'a> {
         store: &'a Store,
         definition: &'a Definition,
         resolved: &'a Resolved,
+        source: KernelSource,
         options: &Options,
         progress: &'a dyn Progress,
     ) -> Result<Self, BuildError> {
@@ -121,6 +142,7 @@ impl<'a> Build<'a> {
             store,
             definition,
             resolved,
+            source,
             refresh: options.refresh,
             mirror: options.mirror.clone().or(mirror),
             downloads: options
@@ -131,7 +153,7 @@ impl<'a> Build<'a> {
             progress,
         };
         build.check_tools()?;
-        build.check_space()?;
+        build.check_space(SPACE_BASE_MIB + SPACE_PACKAGE_MIB * resolved.packages.len() as u64)?;
         Ok(build)
     }
 
@@ -142,9 +164,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn check_space(&self) -> Result<(), BuildError> {
+    fn check_space(&self, needed_mib: u64) -> Result<(), BuildError> {
         let path = self.store.root();
-        let needed_mib = SPACE_BASE_MIB + SPACE_PACKAGE_MIB * self.resolved.packages.len() as u64;
         // A file system that cannot say is given the benefit of the doubt.
         let Ok(stat) = rustix::fs::statvfs(path) else {
             return Ok(());
@@ -189,7 +210,7 @@ impl<'a> Build<'a> {
                 name: self.definition.name.clone(),
                 description: self.definition.spec.description.clone(),
                 id: String::new(),
-                definition: self.resolved.hash(),
+                definition: identity(self.resolved, self.source),
                 created: now(),
                 rootfs,
                 kernel,
@@ -204,46 +225,6 @@ impl<'a> Build<'a> {
         })?;
         self.store.collect()?;
         Ok(template)
-    }
-
-    /// The kernel of the store, made first where it is missing or to be refreshed.
-    fn kernel(&self) -> Result<Kernel, BuildError> {
-        let _lock = self.store.kernel_lock()?;
-        let known = self.store.kernel()?;
-        if let (Some(kernel), false) = (known, self.refresh) {
-            return Ok(kernel);
-        }
-        let staging = self.store.staging()?;
-        let tree = staging.path().join("tree");
-        make_folder(&tree)?;
-        let wanted: BTreeSet<String> = [kernel::PACKAGE]
-            .iter()
-            .chain(kernel::SMALL_DEPENDENCIES)
-            .map(|name| (*name).to_owned())
-            .collect();
-        let packages = self
-            .archive(staging.path())
-            .fetch(&wanted, &tree, &kernel::keep)
-            .map_err(|source| BuildError::KernelFetch(Box::new(source)))?;
-        let parts = kernel::take_apart(&tree)?;
-        let name = format!("linux-image-{}", parts.version);
-        let package = packages
-            .into_iter()
-            .find(|package| package.name == name)
-            .ok_or(KernelError::NoKernel)?;
-        let (vmlinux, modules) = (
-            staging.path().join("vmlinux"),
-            staging.path().join("modules.cpio"),
-        );
-        put(&vmlinux, &parts.vmlinux, 0o444)?;
-        put(&modules, &parts.modules, 0o444)?;
-        let files = KernelFiles {
-            version: parts.version,
-            package,
-            vmlinux: &vmlinux,
-            modules: &modules,
-        };
-        Ok(self.store.add_kernel(files)?)
     }
 
     fn packages(&self, scratch: &Path, tree: &Path) -> Result<Vec<Package>, BuildError> {
@@ -298,4 +279,26 @@ impl<'a> Build<'a> {
 fn now() -> String {
     let now = Timestamp::now();
     now.round(Unit::Millisecond).unwrap_or(now).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_kernel_source_is_another_template() {
+        let one = resolve(&Definition::builtin("base").unwrap()).unwrap();
+        let two = resolve(&Definition::builtin("node").unwrap()).unwrap();
+        // Templates from before there was a choice stay usable.
+        assert_eq!(identity(&one, KernelSource::Debian), one.hash());
+        let mut all: Vec<String> = [&one, &two]
+            .into_iter()
+            .flat_map(|resolved| {
+                [KernelSource::Debian, KernelSource::Small].map(|source| identity(resolved, source))
+            })
+            .collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 4);
+    }
 }

@@ -20,7 +20,7 @@ mod tree;
 
 pub use build::{BuildError, Options, build};
 pub use file::FileError;
-pub use kernel::{BzImageError, KernelError, ModuleError};
+pub use kernel::{BzImageError, KernelError, KernelSource, ModuleError};
 pub use progress::{Progress, Silent, Step};
 pub use recipe::debian::{FetchError, Package};
 pub use recipe::definition::{Definition, DefinitionError};

@@ -101,6 +101,12 @@ impl BuildError {
                 ));
             }
             Self::Store(error) => return error.remedy(),
+            Self::Kernel(KernelError::Tools { packages, .. }) => {
+                return Some(format!("apt-get install {}", packages.join(" ")));
+            }
+            Self::Kernel(KernelError::Options { .. } | KernelError::NoSource) => {
+                return Some("build with Debian's kernel: --kernel debian".to_owned());
+            }
             Self::KernelFetch(error) if matches!(**error, FetchError::UnknownPackages { .. }) => {
                 return Some("check the mirror: it lacks the kernel".to_owned());
             }
@@ -199,6 +205,21 @@ mod tests {
                 package: "erofs-utils",
             },
             Some("apt-get install erofs-utils"),
+        );
+        check(
+            &KernelError::Tools {
+                names: vec!["flex", "libelf.h"],
+                packages: vec!["flex", "libelf-dev"],
+            }
+            .into(),
+            Some("apt-get install flex libelf-dev"),
+        );
+        check(
+            &KernelError::Options {
+                options: vec!["CONFIG_A=y".to_owned()],
+            }
+            .into(),
+            Some("--kernel debian"),
         );
         check(
             &BuildError::Space {

@@ -1,7 +1,9 @@
-//! The guest kernel: Debian's cloud kernel, taken apart into `vmlinux` and an archive of the modules a guest needs.
+//! The guest kernel: `vmlinux` and an archive of the modules a guest needs. Debian's cloud kernel is taken apart into these; the
+//! small kernel is compiled and has no modules.
 
 pub(crate) mod bzimage;
 pub(crate) mod modules;
+pub(crate) mod small;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,13 +14,53 @@ pub use modules::ModuleError;
 
 use crate::cpio::Archive;
 use crate::file::{FileError, at, read};
+use crate::recipe::debian::SUITE;
+use crate::tool::ToolError;
+use crate::tree::unpack::UnpackError;
 
 /// The package that depends on the current cloud kernel.
 pub(crate) const PACKAGE: &str = "linux-image-cloud-amd64";
 /// Small packages that satisfy what the kernel's package depends on, in place of much larger defaults.
 pub(crate) const SMALL_DEPENDENCIES: &[&str] = &["tiny-initramfs", "usr-is-merged"];
 
-/// Why the kernel could not be taken out of its package.
+/// Where the guest kernel comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KernelSource {
+    /// Debian's cloud kernel, as it is, with its modules.
+    #[default]
+    Debian,
+    /// Compiled from Debian's source package with only what a guest needs, all of it built in.
+    Small,
+}
+
+impl KernelSource {
+    /// The source of a kernel that came out of the package `name`.
+    pub(crate) fn of_package(name: &str) -> Self {
+        if name == small::PACKAGE {
+            Self::Small
+        } else {
+            Self::Debian
+        }
+    }
+
+    /// Names the kernel in a store: what is made by another recipe has another name.
+    pub(crate) fn key(self) -> String {
+        match self {
+            Self::Debian => SUITE.to_owned(),
+            Self::Small => format!("{}{}", self.prefix(), small::recipe()),
+        }
+    }
+
+    /// How the keys of this source begin, whatever the recipe.
+    pub(crate) fn prefix(self) -> String {
+        match self {
+            Self::Debian => SUITE.to_owned(),
+            Self::Small => format!("{SUITE}-small-"),
+        }
+    }
+}
+
+/// Why the kernel could not be taken out of its package, or not be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The package holds no kernel where one is expected.
@@ -36,6 +78,29 @@ pub enum KernelError {
     /// The modules a guest needs are not all there.
     #[error("cannot collect kernel modules")]
     Modules(#[from] ModuleError),
+    /// The package of the source does not hold it.
+    #[error("no kernel source in the packages fetched for {}", small::PACKAGE)]
+    NoSource,
+    /// The source cannot be unpacked.
+    #[error("cannot unpack the kernel's source")]
+    Unpack(#[from] UnpackError),
+    /// Programs or headers that compile a kernel are not installed.
+    #[error("not installed, but needed to compile a kernel: {}", names.join(", "))]
+    Tools {
+        /// The programs and headers.
+        names: Vec<&'static str>,
+        /// The Debian packages they are in.
+        packages: Vec<&'static str>,
+    },
+    /// The source does not have these options, or not with these values.
+    #[error("the kernel's source cannot be configured with {}", options.join(", "))]
+    Options {
+        /// Option and value, `n` for one that is to be off.
+        options: Vec<String>,
+    },
+    /// The compilation failed.
+    #[error("cannot compile the kernel")]
+    Compile(#[source] ToolError),
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
@@ -46,7 +111,7 @@ pub(crate) fn keep(path: &str) -> bool {
     path.starts_with("boot/vmlinuz-") || path.starts_with("usr/lib/modules/")
 }
 
-/// A kernel taken apart.
+/// A kernel taken apart, or compiled.
 pub(crate) struct Parts {
     pub(crate) version: String,
     pub(crate) vmlinux: Vec<u8>,

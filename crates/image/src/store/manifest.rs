@@ -20,17 +20,17 @@ pub struct Blob {
     pub size: u64,
 }
 
-/// The guest kernel, shared by all templates of a store.
+/// A guest kernel, shared by the templates of a store that were built with the same source of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
-    /// Version as in `lib/modules/<version>`.
+    /// Its release, as in `lib/modules/<version>` and as `uname -r` prints it.
     pub version: String,
     /// The package it came from.
     pub package: Package,
     /// `vmlinux`: an uncompressed ELF file.
     pub vmlinux: Blob,
-    /// `modules.cpio`: `/modules/*.ko` and `/modules/order`, to be joined to an initrd.
+    /// `modules.cpio`: `/modules/*.ko` and `/modules/order`, to be joined to an initrd. Empty where everything is built in.
     pub modules: Blob,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! blobs/<blake3>           root file systems, kernels, module archives; mode 0444
 //! templates/<name>.json    manifests
-//! kernels/<suite>.json     the kernel all templates share
+//! kernels/<source>.json    the kernels that templates share; of the small one, the name has its recipe
 //! initrds/<blake3>.cpio    runner + modules, joined on first use; a cache
 //! cache/                   downloads, kept between builds
 //! locks/                   lock files

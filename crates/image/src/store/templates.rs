@@ -16,7 +16,7 @@ use super::staging::{Staging, sweep};
 use crate::digest::{blake3_bytes, blake3_file};
 use crate::file::{FileError, at, make_folder, put, read, sync};
 use crate::initrd;
-use crate::recipe::debian::SUITE;
+use crate::kernel::KernelSource;
 
 /// Initrds kept for other runners or kernels than the newest; each has the size of the runner plus a few MiB.
 const INITRDS_KEPT: usize = 8;
@@ -291,9 +291,9 @@ impl Store {
         Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
     }
 
-    /// The kernel shared by all templates, if its blobs are there.
-    pub(crate) fn kernel(&self) -> Result<Option<Kernel>, StoreError> {
-        let path = self.kernel_path();
+    /// The kernel from that source which templates share, if its blobs are there.
+    pub(crate) fn kernel(&self, source: KernelSource) -> Result<Option<Kernel>, StoreError> {
+        let path = self.kernel_path(&source.key());
         if !path.exists() {
             return Ok(None);
         }
@@ -301,14 +301,24 @@ impl Store {
         Ok((self.blobs.has(&kernel.vmlinux) && self.blobs.has(&kernel.modules)).then_some(kernel))
     }
 
-    /// Held while the shared kernel is being made.
-    pub(crate) fn kernel_lock(&self) -> Result<Lock, StoreError> {
-        let path = self.root.join("locks/kernel");
+    /// Held while the kernel from that source is being made: a build waits for no compilation whose result it does not use.
+    pub(crate) fn try_kernel_lock(&self, source: KernelSource) -> Result<Option<Lock>, StoreError> {
+        let path = self.kernel_lock_path(source);
+        Ok(Lock::try_exclusive(&path).map_err(at("lock", &path))?)
+    }
+
+    /// As [`Store::try_kernel_lock`], but waits.
+    pub(crate) fn kernel_lock(&self, source: KernelSource) -> Result<Lock, StoreError> {
+        let path = self.kernel_lock_path(source);
         Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
     }
 
-    /// Adds the shared kernel from two files on the store's file system.
-    pub(crate) fn add_kernel(&self, files: KernelFiles<'_>) -> Result<Kernel, StoreError> {
+    /// Adds the kernel from that source, as two files on the store's file system, in place of any from it before.
+    pub(crate) fn add_kernel(
+        &self,
+        source: KernelSource,
+        files: KernelFiles<'_>,
+    ) -> Result<Kernel, StoreError> {
         let _shared = self.shared()?;
         let kernel = Kernel {
             version: files.version,
@@ -316,7 +326,16 @@ impl Store {
             vmlinux: self.blobs.add(files.vmlinux)?,
             modules: self.blobs.add(files.modules)?,
         };
-        self.publish(&self.kernel_path(), &kernel)?;
+        let key = source.key();
+        self.publish(&self.kernel_path(&key), &kernel)?;
+        for other in self.kernel_keys()? {
+            // Those of Debian's kernel begin like those of the small one.
+            if source == KernelSource::Small && other.starts_with(&source.prefix()) && other != key
+            {
+                let path = self.kernel_path(&other);
+                fs::remove_file(&path).map_err(at("remove", &path))?;
+            }
+        }
         Ok(kernel)
     }
 
@@ -346,14 +365,16 @@ impl Store {
         for template in self.list()? {
             used.extend(template.manifest.blobs().map(|blob| blob.hash.clone()));
         }
-        match self.kernel()? {
-            // The kernel goes with the last template.
-            Some(_) if used.is_empty() => {
-                let path = self.kernel_path();
+        // The kernels go with the last template.
+        let last = used.is_empty();
+        for key in self.kernel_keys()? {
+            let path = self.kernel_path(&key);
+            if last {
                 fs::remove_file(&path).map_err(at("remove", &path))?;
+            } else {
+                let kernel: Kernel = parse(&path)?;
+                used.extend([kernel.vmlinux.hash, kernel.modules.hash]);
             }
-            Some(kernel) => used.extend([kernel.vmlinux.hash, kernel.modules.hash]),
-            None => {}
         }
         let freed = self.blobs.keep_only(&used)?;
         Ok(freed + self.trim_initrds(if used.is_empty() { 0 } else { INITRDS_KEPT })?)
@@ -391,7 +412,17 @@ impl Store {
     }
 
     fn names(&self) -> Result<Vec<String>, StoreError> {
-        let folder = self.root.join("templates");
+        self.names_in("templates")
+    }
+
+    /// The kernels there are, by [`KernelSource::key`].
+    fn kernel_keys(&self) -> Result<Vec<String>, StoreError> {
+        self.names_in("kernels")
+    }
+
+    /// Names of the JSON files in a folder of the store.
+    fn names_in(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        let folder = self.root.join(folder);
         let mut names = Vec::new();
         for entry in fs::read_dir(&folder).map_err(at("list", &folder))? {
             let name = entry.map_err(at("list", &folder))?.file_name();
@@ -426,8 +457,15 @@ impl Store {
         self.root.join("templates").join(format!("{name}.json"))
     }
 
-    fn kernel_path(&self) -> PathBuf {
-        self.root.join("kernels").join(format!("{SUITE}.json"))
+    fn kernel_path(&self, key: &str) -> PathBuf {
+        self.root.join("kernels").join(format!("{key}.json"))
+    }
+
+    fn kernel_lock_path(&self, source: KernelSource) -> PathBuf {
+        self.root.join("locks").join(match source {
+            KernelSource::Debian => "kernel",
+            KernelSource::Small => "kernel-small",
+        })
     }
 
     fn lock_path(&self, name: &str) -> PathBuf {

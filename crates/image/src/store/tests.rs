@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::manifest::{Kernel, Manifest, SCHEMA};
 use super::{KernelFiles, Store, StoreError, Template, Verification};
+use crate::kernel::KernelSource;
 use crate::recipe::debian::Package;
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -34,11 +35,14 @@ fn kernel(store: &Store) -> Kernel {
         vmlinux: &vmlinux,
         modules: &modules,
     };
-    store.add_kernel(files).unwrap()
+    store.add_kernel(KernelSource::Debian, files).unwrap()
 }
 
 fn add(store: &Store, name: &str, rootfs: &str) -> Template {
-    let kernel = store.kernel().unwrap().unwrap_or_else(|| kernel(store));
+    let kernel = store
+        .kernel(KernelSource::Debian)
+        .unwrap()
+        .unwrap_or_else(|| kernel(store));
     let staging = store.staging().unwrap();
     let image = staging.path().join("rootfs");
     fs::write(&image, rootfs).unwrap();
@@ -121,7 +125,49 @@ fn removing_frees_only_what_nothing_else_needs() {
             .sum::<u64>()
     );
     assert_eq!(files(&store.root().join("blobs")), 0);
-    assert!(store.kernel().unwrap().is_none());
+    assert!(store.kernel(KernelSource::Debian).unwrap().is_none());
+}
+
+#[test]
+fn the_small_kernel_is_kept_beside_debians_and_replaces_one_of_another_recipe() {
+    fn small(store: &Store) -> Kernel {
+        let staging = store.staging().unwrap();
+        let (vmlinux, modules) = (
+            staging.path().join("vmlinux"),
+            staging.path().join("modules"),
+        );
+        fs::write(&vmlinux, "small kernel").unwrap();
+        fs::write(&modules, "").unwrap();
+        let package = Package {
+            name: "linux-source-6.1".to_owned(),
+            version: "1".to_owned(),
+            sha256: "0".repeat(64),
+        };
+        let files = KernelFiles {
+            version: "6.1-firelane".to_owned(),
+            package,
+            vmlinux: &vmlinux,
+            modules: &modules,
+        };
+        store.add_kernel(KernelSource::Small, files).unwrap()
+    }
+    let (_root, store) = store();
+    let debian = add(&store, "one", "x").manifest().kernel.clone();
+    let kernels = store.root().join("kernels");
+    let old = kernels.join("bookworm-small-0.json");
+    fs::copy(kernels.join("bookworm.json"), &old).unwrap();
+    assert!(store.kernel(KernelSource::Small).unwrap().is_none());
+
+    let added = small(&store);
+    assert!(!old.exists());
+    store.collect().unwrap();
+    assert_eq!(store.kernel(KernelSource::Small).unwrap(), Some(added));
+    assert_eq!(store.kernel(KernelSource::Debian).unwrap(), Some(debian));
+    store.remove("one").unwrap();
+    assert_eq!(
+        (files(&kernels), files(&store.root().join("blobs"))),
+        (0, 0)
+    );
 }
 
 #[test]
