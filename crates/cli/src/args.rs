@@ -54,6 +54,15 @@ pub enum DriverChoice {
     Qemu,
 }
 
+/// Where the kernel of a template comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelChoice {
+    /// Debian's cloud kernel
+    Debian,
+    /// Compiled from Debian's source with only what a guest needs: boots faster, takes 10 to 30 minutes to build
+    Small,
+}
+
 /// The microVM of a run or shell.
 #[derive(Clone, Debug, Args)]
 pub struct MachineArgs {
@@ -144,6 +153,9 @@ pub enum TemplateCommand {
         /// Build again with the newest packages
         #[arg(long)]
         refresh: bool,
+        /// Where the kernel comes from [default: as it was built before, else debian]
+        #[arg(long, value_enum)]
+        kernel: Option<KernelChoice>,
     },
     /// List the templates that are built
     List {
@@ -289,6 +301,24 @@ mod tests {
         check("1441m", None);
         check("NaN", None);
         check("5 minutes", None);
+    }
+
+    #[test]
+    fn a_kernel_is_named_or_left_as_it_was() {
+        let check = |flags: &[&str], expected: Result<Option<KernelChoice>, ()>| {
+            let words = ["firelane", "template", "build", "base"];
+            let parsed = Cli::try_parse_from(words.iter().chain(flags));
+            let kernel = parsed.map_err(drop).map(|cli| match cli.command {
+                Command::Template(TemplateCommand::Build { kernel, .. }) => kernel,
+                _ => panic!("not a template build"),
+            });
+            assert_eq!(kernel, expected, "{flags:?}");
+        };
+        check(&[], Ok(None));
+        check(&["--kernel", "debian"], Ok(Some(KernelChoice::Debian)));
+        check(&["--kernel=small"], Ok(Some(KernelChoice::Small)));
+        check(&["--kernel", "tiny"], Err(()));
+        check(&["--kernel"], Err(()));
     }
 
     #[test]

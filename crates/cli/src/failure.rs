@@ -168,8 +168,10 @@ impl From<SessionError> for Failure {
             SessionError::TooLarge => USAGE,
             _ => PLATFORM,
         };
+        let remedy = (code == 127).then(|| "use a template that has it, such as default".into());
         Failure {
             code,
+            remedy,
             ..Failure::platform(error)
         }
     }

@@ -27,6 +27,15 @@ pub(crate) struct Host {
 impl Host {
     /// Finds or builds everything, and removes what killed runs left.
     pub(crate) async fn prepare(args: &MachineArgs) -> Result<Host, Failure> {
+        Host::look(args, false).await
+    }
+
+    /// The same, but what is known of the host's KVM is found out again.
+    pub(crate) async fn look_again(args: &MachineArgs) -> Result<Host, Failure> {
+        Host::look(args, true).await
+    }
+
+    async fn look(args: &MachineArgs, fresh: bool) -> Result<Host, Failure> {
         if args.driver == DriverChoice::Firecracker {
             return Err(Failure::platform(anyhow::anyhow!(
                 "this version has no Firecracker driver"
@@ -65,7 +74,7 @@ impl Host {
             ..machine.clone()
         };
         let spinner = Spinner::start("looking at the host");
-        let accelerator = Accelerator::find(&driver, &probed, store.root()).await;
+        let accelerator = Accelerator::find(&driver, &probed, store.root(), fresh).await;
         drop(spinner);
         driver.acceleration = accelerator.acceleration();
         driver.tsc_khz = accelerator.tsc_khz;
@@ -113,7 +122,7 @@ pub(crate) fn open_store() -> Result<Store, Failure> {
 /// A template that is built, or one whose definition is known and that is built now.
 async fn find_or_build(store: &Store, name: &str) -> Result<Template, Failure> {
     match Definition::find(name) {
-        Ok(definition) => build_template(store.clone(), definition, false).await,
+        Ok(definition) => build_template(store.clone(), definition, Options::default()).await,
         // Built before from a definition file.
         Err(unknown) => match store.get(name) {
             Ok(template) => Ok(template),
@@ -127,19 +136,11 @@ async fn find_or_build(store: &Store, name: &str) -> Result<Template, Failure> {
 pub(crate) async fn build_template(
     store: Store,
     definition: Definition,
-    refresh: bool,
+    options: Options,
 ) -> Result<Template, Failure> {
     let building = tokio::task::spawn_blocking(move || {
         let bar = BuildBar::start(definition.name());
-        build(
-            &store,
-            &definition,
-            &Options {
-                refresh,
-                ..Options::default()
-            },
-            &bar,
-        )
+        build(&store, &definition, &options, &bar)
     });
     match building.await {
         Ok(built) => Ok(built?),

@@ -6,6 +6,7 @@
 //!   host      what this machine has: store, driver, guest-runner
 //!   run       one run, from input to outcome
 //!   failure   exit codes, and the one line that says what is wrong and the remedy
+//!   say       data on stdout
 //!   progress  bars and spinners, on a terminal only
 //! ```
 //!
@@ -18,6 +19,7 @@ mod failure;
 mod host;
 mod progress;
 mod run;
+mod say;
 
 use std::process::ExitCode;
 
@@ -34,11 +36,9 @@ pub fn main() -> ExitCode {
         return Failure::platform(error).report();
     }
     let cli = args::Cli::parse();
-    let filter = EnvFilter::try_from_env("FIRELANE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    if let Err(failure) = start_log() {
+        return failure.report();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -54,4 +54,19 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
     }
+}
+
+/// Logs to stderr what `FIRELANE_LOG` asks for.
+fn start_log() -> Result<(), Failure> {
+    let wanted = std::env::var("FIRELANE_LOG").unwrap_or_else(|_| "warn".into());
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+        Failure::usage(format!(
+            "FIRELANE_LOG is '{wanted}', which is no filter ({error}); write warn, info or debug"
+        ))
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
 }

@@ -170,6 +170,12 @@ pub enum LinkError {
         /// Length in the header.
         length: usize,
     },
+    /// The peer opened or ended a connection twice.
+    #[error("connection {connection} was opened or ended twice")]
+    Repeated {
+        /// The connection.
+        connection: u32,
+    },
     /// The peer sent more than it was granted.
     #[error("connection {connection} sent {excess} bytes more than it was granted")]
     WindowExceeded {

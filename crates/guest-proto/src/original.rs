@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Largest JSON text of a request, in bytes: one MiB of code, each byte escaped to six at worst.
 pub const MAX_REQUEST_BYTES: usize = 6 * crate::MAX_CODE_BYTES + (64 << 10);
 /// Largest JSON text of a response, in bytes.
-pub const MAX_RESPONSE_BYTES: usize = 64 << 20;
+pub const MAX_RESPONSE_BYTES: usize = 16 << 20;
 /// Bytes of stdout and of stderr each that a response carries at most.
-pub const MAX_OUTPUT_BYTES: u64 = 4 << 20;
+pub const MAX_OUTPUT_BYTES: u64 = 1 << 20;
 /// Longest `trace_id`, in bytes.
 pub const MAX_TRACE_ID_BYTES: usize = 256;
 /// Exit code of a response to a request that could not be carried out.
@@ -76,7 +76,7 @@ pub enum OriginalError {
 /// # Errors
 /// [`OriginalError::TooLarge`] if the text is over `cap` bytes.
 pub fn encode(message: &impl Serialize, cap: usize) -> Result<Vec<u8>, OriginalError> {
-    let text = serde_json::to_vec(message).map_err(|error| OriginalError::Malformed {
+    let mut text = serde_json::to_vec(message).map_err(|error| OriginalError::Malformed {
         reason: alloc::format!("{error}"),
     })?;
     let length = u32::try_from(text.len())
@@ -86,9 +86,9 @@ pub fn encode(message: &impl Serialize, cap: usize) -> Result<Vec<u8>, OriginalE
             length: text.len(),
             cap,
         })?;
-    let mut bytes = length.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&text);
-    Ok(bytes)
+    // In place: in a small guest, a second copy of a large text may not fit.
+    text.splice(0..0, length.to_be_bytes());
+    Ok(text)
 }
 
 /// Turns a byte stream into messages of one direction.

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use firelane_guest_proto::message::{
     FileInfo, GetSpec, MAX_FILE_BYTES, PutSpec, Refused, RefusedCode,
@@ -70,6 +71,11 @@ impl<'a> Place<'a> {
         make_below(self.folder, &self.rest).map_err(|errno| self.failed("make", errno))
     }
 
+    /// The whole path.
+    pub(crate) fn path(&self) -> String {
+        [&[self.folder], self.rest.as_slice()].concat().join("/")
+    }
+
     /// The folder it is in, made if missing, and its name there.
     fn parent(&self) -> Result<(OwnedFd, &'a str), Refused> {
         let Some((name, folders)) = self.rest.split_last() else {
@@ -90,7 +96,7 @@ impl<'a> Place<'a> {
             Errno::NOSPC | Errno::DQUOT | Errno::NOMEM => RefusedCode::Exhausted,
             _ => RefusedCode::Invalid,
         };
-        let path = format!("{}/{}", self.folder, self.rest.join("/"));
+        let path = self.path();
         refused(
             code,
             format!("cannot {action} {}: {errno}", path.escape_debug()),
@@ -129,8 +135,8 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// Starts to write; `stream` makes the temporary name unique.
-    pub(crate) fn start(spec: &PutSpec, stream: u32) -> Result<Put, Refused> {
+    /// Starts to write.
+    pub(crate) fn start(spec: &PutSpec) -> Result<Put, Refused> {
         if spec.size > MAX_FILE_BYTES {
             let message = format!(
                 "the file has {} bytes, the cap is {MAX_FILE_BYTES}",
@@ -140,22 +146,13 @@ impl Put {
         }
         let place = Place::parse(&spec.path)?;
         let (folder, name) = place.parent()?;
-        let temporary = format!(".{name}.firelane-{stream}");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let failed = |errno| place.failed("write", errno);
-        let file = openat2(
-            &folder,
-            &*temporary,
-            flags,
-            Mode::from_raw_mode(0o600),
-            BENEATH,
-        )
-        .map_err(failed)?;
+        let (temporary, file) = temporary(&folder).map_err(failed)?;
         let put = Put {
             folder,
             name: name.into(),
             temporary,
-            file: File::from(file),
+            file,
             left: spec.size,
             finished: false,
         };
@@ -196,6 +193,20 @@ impl Put {
         })?;
         self.finished = true;
         Ok(())
+    }
+}
+
+/// A file of a name that nothing has yet, whatever a program put there.
+fn temporary(folder: &OwnedFd) -> Result<(String, File), Errno> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    loop {
+        let name = format!(".firelane-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        match openat2(folder, &*name, flags, Mode::from_raw_mode(0o600), BENEATH) {
+            Ok(file) => return Ok((name, File::from(file))),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }
 

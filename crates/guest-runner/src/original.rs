@@ -59,9 +59,9 @@ fn answer(guest: &Guest, request: Request) -> Response {
 fn run(guest: &Guest, request: Request) -> Result<Response, Refused> {
     let trace_id = request.trace_id.clone();
     let spec = check(request)?;
-    let (_remote, local) = exec::control()
+    let (remote, local) = exec::control()
         .map_err(|error| refused(RefusedCode::Exhausted, format!("cannot start: {error}")))?;
-    _remote.send(exec::Command::StdinEnd);
+    remote.send(exec::Command::StdinEnd);
     let mut collected = Collected::default();
     let outcome = exec::run(guest, &spec, &local, &mut collected)?;
     Ok(Response {

@@ -66,6 +66,19 @@ impl Cgroups {
         groups
     }
 
+    /// The groups that there are of the microVM `id`, made by whom or when ever.
+    #[must_use]
+    pub fn left_by(id: &str) -> Cgroups {
+        let mount = Path::new(MOUNT);
+        let v1 = CONTROLLERS.iter().map(|controller| mount.join(controller));
+        let parents = v1.chain([mount.to_owned()]);
+        let folders = parents.map(|parent| parent.join(OURS).join(id));
+        Cgroups {
+            folders: folders.filter(|folder| folder.is_dir()).collect(),
+            ..Cgroups::default()
+        }
+    }
+
     fn bound_v2(
         &mut self,
         mount: &Path,
@@ -79,7 +92,10 @@ impl Cgroups {
         enable(&parent, controller)?;
         let folder = self.folder(&parent, id)?;
         match controller {
-            "memory" => write(&folder, "memory.max", &bounds.memory_bytes.to_string()),
+            "memory" => {
+                write(&folder, "memory.max", &bounds.memory_bytes.to_string())?;
+                if_there(&folder, "memory.swap.max", "0")
+            }
             "pids" => write(&folder, "pids.max", &bounds.pids.to_string()),
             _ => write(
                 &folder,
@@ -104,11 +120,11 @@ impl Cgroups {
         make_folder(&parent)?;
         let folder = self.folder(&parent, id)?;
         match controller {
-            "memory" => write(
-                &folder,
-                "memory.limit_in_bytes",
-                &bounds.memory_bytes.to_string(),
-            ),
+            "memory" => {
+                let bytes = bounds.memory_bytes.to_string();
+                write(&folder, "memory.limit_in_bytes", &bytes)?;
+                if_there(&folder, "memory.memsw.limit_in_bytes", &bytes)
+            }
             "pids" => write(&folder, "pids.max", &bounds.pids.to_string()),
             _ => {
                 write(&folder, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
@@ -173,6 +189,15 @@ fn make_folder(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(named(&error, path)),
         _ => Ok(()),
+    }
+}
+
+/// Writes a file that a kernel without swap accounting does not have.
+fn if_there(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    if folder.join(file).exists() {
+        write(folder, file, value)
+    } else {
+        Ok(())
     }
 }
 

@@ -150,9 +150,9 @@ impl Lab {
     pub fn assert_empty(&self) {
         let left: Vec<PathBuf> = fs::read_dir(self.run_dir())
             .map(|entries| {
-                entries
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .collect()
+                let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+                // The lock of the folder itself stays.
+                paths.filter(|path| !path.ends_with(".lock")).collect()
             })
             .unwrap_or_default();
         assert!(left.is_empty(), "left behind: {left:?}");

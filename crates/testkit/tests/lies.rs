@@ -72,8 +72,12 @@ fn every_lie_is_found_and_named() {
         "the guest broke the protocol: frames that nothing bounds",
     );
     check("session-commands", "a Signal frame from the guest");
+    check("session-impossible", "an outcome that cannot be");
     check("session-malformed", "Exited message is malformed");
-    check("session-escapes", "the guest refused: ]0;owned no");
+    check(
+        "session-escapes",
+        "the guest refused: ]0;ownedfirelane: no\n",
+    );
     let after = lab.run_json("bash", "echo fine", &[]);
     assert_eq!(after["stdout"], "fine\n");
 }

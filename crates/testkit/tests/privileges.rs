@@ -1,5 +1,7 @@
 //! What changes with less: an ordinary user, a full disk.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -110,6 +112,59 @@ fn an_ordinary_user_runs_with_what_the_kernel_allows() {
         assert_eq!(grade(control), "ok", "{report}");
     }
     corner.0.assert_empty();
+}
+
+/// The command through a program that starts it with less.
+fn with_less(lab: &Lab, wrapper: &[&str]) -> Ended {
+    let (first, rest) = wrapper.split_first().unwrap();
+    let inner = lab.command(&[]);
+    let mut command = Command::new(first);
+    command
+        .args(rest)
+        .arg(inner.get_program())
+        .args([
+            "run",
+            "--template",
+            "base",
+            "--lang",
+            "bash",
+            "-c",
+            "echo ran",
+        ])
+        .current_dir(lab.path());
+    for (name, value) in inner.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    Running::start(command, b"").end()
+}
+
+#[test]
+fn root_without_the_right_to_mount_runs_without_namespaces() {
+    if !is_root("root_without_the_right_to_mount_runs_without_namespaces") {
+        return;
+    }
+    let lab = Lab::new();
+    let ended = with_less(&lab, &["setpriv", "--bounding-set=-sys_admin"]);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (0, "ran\n"),
+        "{ended:?}"
+    );
+    lab.assert_empty();
+}
+
+#[test]
+fn a_strict_umask_does_not_lock_the_vmm_out() {
+    let lab = Lab::new();
+    let ended = with_less(&lab, &["sh", "-c", "umask 077; exec \"$0\" \"$@\""]);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (0, "ran\n"),
+        "{ended:?}"
+    );
+    lab.assert_empty();
 }
 
 /// A small file system, unmounted when dropped.

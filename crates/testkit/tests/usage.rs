@@ -82,6 +82,7 @@ fn wrong_arguments_are_named() {
         &["run", "--out", "x:missing/x", "ok.py"],
         "cannot write missing/x: not a file in an existing folder",
     );
+    usage(&["run", "--stdin-file", ".", "ok.py"], ". is a folder");
     usage(
         &["run", "--stdin-file", "missing", "ok.py"],
         "cannot read missing: No such file",

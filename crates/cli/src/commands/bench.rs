@@ -15,6 +15,7 @@ use crate::args::{BenchArgs, BenchCommand};
 use crate::failure::Failure;
 use crate::host::{Host, new_id};
 use crate::run::{Output, Request, StdinSource, execute, open_session};
+use crate::say::say;
 
 /// Time limit of the program that is measured.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -73,7 +74,7 @@ pub(super) async fn bench(command: BenchCommand) -> Result<u8, Failure> {
         host: fingerprint(&host, &args)?,
         runs,
     };
-    print(&samples);
+    print(&samples)?;
     if let Some(path) = &args.json {
         let text = serde_json::to_vec_pretty(&samples).map_err(Failure::platform)?;
         fs::write(path, text).map_err(|error| {
@@ -176,24 +177,24 @@ fn first_value(path: &str, key: &str) -> Result<String, Failure> {
     Ok(value.map_or_else(String::new, |(_, value)| value.trim().into()))
 }
 
-fn print(samples: &Samples) {
+fn print(samples: &Samples) -> Result<(), Failure> {
     let host = &samples.host;
-    println!(
+    say(format_args!(
         "{} on {} ({} cpus), Linux {}",
         samples.benchmark, host.cpu, host.cpus, host.kernel
-    );
-    println!(
+    ))?;
+    say(format_args!(
         "QEMU {}, {}; template {}, {} MiB",
         host.qemu, host.acceleration, host.template, host.guest_memory_mib
-    );
-    println!(
+    ))?;
+    say(format_args!(
         "{:>12} {:>10} {:>10} {:>10}   (ms from the start, {} runs)",
         "phase",
         "p50",
         "p90",
         "p99",
         samples.runs.len()
-    );
+    ))?;
     let mut phases: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for run in &samples.runs {
         for (phase, at) in run {
@@ -207,8 +208,11 @@ fn print(samples: &Samples) {
     rows.sort_by(|a, b| percentile(&a.1, 50).total_cmp(&percentile(&b.1, 50)));
     for (phase, values) in rows {
         let [p50, p90, p99] = [50, 90, 99].map(|percent| percentile(&values, percent));
-        println!("{phase:>12} {p50:>10.1} {p90:>10.1} {p99:>10.1}");
+        say(format_args!(
+            "{phase:>12} {p50:>10.1} {p90:>10.1} {p99:>10.1}"
+        ))?;
     }
+    Ok(())
 }
 
 /// The smallest value that at least `percent` of the sorted values do not exceed.

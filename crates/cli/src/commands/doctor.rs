@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::args::{DoctorArgs, DriverChoice, MachineArgs};
 use crate::failure::Failure;
 use crate::host::{Host, new_id, open_store};
+use crate::say::say;
 
 /// Free space below which templates cannot be built, in MiB.
 const LEAST_SPACE_MIB: u64 = 4096;
@@ -93,26 +94,31 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
         .iter()
         .any(|check| check.grade == Grade::Missing);
     if args.json {
-        println!(
+        say(format_args!(
             "{}",
             serde_json::to_string_pretty(&report).map_err(Failure::platform)?
-        );
+        ))?;
     } else {
-        print(&report);
+        print(&report)?;
     }
     Ok(u8::from(!possible))
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<(), Failure> {
     for check in &report.checks {
-        println!("{:<11} {:<24} {}", check.grade, check.name, check.detail);
+        say(format_args!(
+            "{:<11} {:<24} {}",
+            check.grade, check.name, check.detail
+        ))?;
         if let Some(remedy) = &check.remedy {
-            println!("{:<36} remedy: {remedy}", "");
+            say(format_args!("{:<36} remedy: {remedy}", ""))?;
         }
     }
     match &report.driver {
-        Some(driver) => println!("runs use {driver}"),
-        None => println!("runs are not shown to work here yet: see above"),
+        Some(driver) => say(format_args!("runs use {driver}")),
+        None => say(format_args!(
+            "runs are not shown to work here yet: see above"
+        )),
     }
 }
 
@@ -218,7 +224,7 @@ async fn check_boot(report: &mut Report, template: &str) -> Result<(), Failure> 
         vcpus: 1,
         driver: DriverChoice::Auto,
     };
-    let host = Host::prepare(&machine).await?;
+    let host = Host::look_again(&machine).await?;
     let accelerator = &host.accelerator;
     if accelerator.kvm {
         report.add("KVM guests", Grade::Ok, "a guest booted", None);

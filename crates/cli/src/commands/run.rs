@@ -15,6 +15,7 @@ use crate::run::{
     FileIn, FileOut, Finished, Input, Output, Request, StdinSource, execute, interruptible,
     print_timings, to_json,
 };
+use crate::say::say;
 
 /// Working directory of a run, where its files are put.
 const WORK: &str = "/work";
@@ -75,12 +76,18 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
     if args.json {
         let driver = (host.driver.kind(), host.driver.acceleration());
         let report = to_json(&id, lang, &outcome, output.collected(), &timeline, driver);
-        println!("{}", report.map_err(Failure::platform)?);
+        say(format_args!("{}", report.map_err(Failure::platform)?))?;
     } else {
         remark(&outcome, &args);
     }
-    match missing.into_iter().next() {
-        Some(failure) => Err(failure),
+    let mut missing = missing.into_iter();
+    match missing.next_back() {
+        Some(last) => {
+            for failure in missing {
+                failure.report();
+            }
+            Err(last)
+        }
         None => Ok(u8::try_from(outcome.exit_code() & 0xff).unwrap_or(u8::MAX)),
     }
 }
@@ -107,6 +114,9 @@ fn remark(outcome: &Outcome, args: &RunArgs) {
 
 fn stdin(args: &RunArgs, input: &Input) -> Result<StdinSource, Failure> {
     match &args.stdin_file {
+        Some(path) if path.is_dir() => {
+            Err(Failure::usage(format!("{} is a folder", path.display())))
+        }
         Some(path) => Ok(StdinSource::File(open(path)?)),
         None if input.stdin_used => Ok(StdinSource::Empty),
         None => Ok(StdinSource::Inherited),

@@ -1,18 +1,36 @@
 //! `firelane template`.
 
-use firelane_image::{Definition, Template};
+use firelane_image::{Definition, KernelSource, Options, Template};
 
-use crate::args::TemplateCommand;
+use crate::args::{KernelChoice, TemplateCommand};
 use crate::failure::Failure;
 use crate::host::{build_template, open_store};
+use crate::say::say;
 
 pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
     let store = open_store()?;
     match command {
-        TemplateCommand::Build { template, refresh } => {
+        TemplateCommand::Build {
+            template,
+            refresh,
+            kernel,
+        } => {
             let definition = Definition::find(&template)?;
-            let built = build_template(store, definition, refresh).await?;
-            println!("{} {}", built.manifest().name, built.manifest().id);
+            let kernel = kernel.map(|choice| match choice {
+                KernelChoice::Debian => KernelSource::Debian,
+                KernelChoice::Small => KernelSource::Small,
+            });
+            let options = Options {
+                refresh,
+                kernel,
+                ..Options::default()
+            };
+            let built = build_template(store, definition, options).await?;
+            say(format_args!(
+                "{} {}",
+                built.manifest().name,
+                built.manifest().id
+            ))?;
         }
         TemplateCommand::List { json } => list(&store.list()?, json)?,
         TemplateCommand::Show { template, json } => show(&store.get(&template)?, json)?,
@@ -29,19 +47,19 @@ fn list(templates: &[Template], json: bool) -> Result<(), Failure> {
         let manifests: Vec<_> = templates.iter().map(Template::manifest).collect();
         return print_json(&manifests);
     }
-    println!(
+    say(format_args!(
         "{:<16} {:<12} {:>9} {:>9}  DESCRIPTION",
         "NAME", "ID", "ROOTFS", "MEMORY"
-    );
+    ))?;
     for template in templates {
         let manifest = template.manifest();
         let (rootfs, memory) = (manifest.rootfs.size >> 20, manifest.memory_mib);
-        println!(
+        say(format_args!(
             "{:<16} {:<12} {rootfs:>5} MiB {memory:>5} MiB  {}",
             manifest.name,
             &manifest.id[..12],
             manifest.description
-        );
+        ))?;
     }
     Ok(())
 }
@@ -51,36 +69,36 @@ fn show(template: &Template, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(manifest);
     }
-    println!("name         {}", manifest.name);
-    println!("description  {}", manifest.description);
-    println!("id           {}", manifest.id);
-    println!("created      {}", manifest.created);
-    println!("memory       {} MiB", manifest.memory_mib);
-    println!(
+    say(format_args!("name         {}", manifest.name))?;
+    say(format_args!("description  {}", manifest.description))?;
+    say(format_args!("id           {}", manifest.id))?;
+    say(format_args!("created      {}", manifest.created))?;
+    say(format_args!("memory       {} MiB", manifest.memory_mib))?;
+    say(format_args!(
         "rootfs       {} ({} MiB)",
         template.rootfs().display(),
         manifest.rootfs.size >> 20
-    );
-    println!(
+    ))?;
+    say(format_args!(
         "kernel       {} ({})",
         template.vmlinux().display(),
         manifest.kernel.version
-    );
-    println!(
+    ))?;
+    say(format_args!(
         "packages     {} of Debian, {} wheels",
         manifest.packages.len(),
         manifest.wheels.len()
-    );
+    ))?;
     for (name, value) in &manifest.env {
-        println!("env          {name}={value}");
+        say(format_args!("env          {name}={value}"))?;
     }
     Ok(())
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    println!(
+    say(format_args!(
         "{}",
         serde_json::to_string_pretty(value).map_err(Failure::platform)?
-    );
+    ))?;
     Ok(())
 }

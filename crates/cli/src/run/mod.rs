@@ -4,6 +4,8 @@ mod input;
 mod output;
 mod report;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ pub(crate) use report::{print_timings, to_json};
 /// How long a guest that listens may take to open a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the guest gets on top of the time limit to report it, before the host ends it.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(45);
 
 /// What to run, checked and read.
 pub(crate) struct Request {
@@ -99,11 +101,12 @@ async fn run(
     let mut vm = host.driver.boot(&host.machine(id), timeline).await?;
     drop(spinner);
     let finished = inside(&mut *vm, request, output, timeline).await;
-    let destroyed = vm.destroy().await.map_err(Failure::platform);
+    if let Err(error) = vm.destroy().await {
+        // The run is over and its outcome stands; the next sweep takes what is left.
+        tracing::warn!(%error, "not everything of the microVM could be removed");
+    }
     timeline.mark(Phase::Destroyed);
-    let finished = finished?;
-    destroyed?;
-    Ok(finished)
+    finished
 }
 
 /// Opens a session with a guest that listens.
@@ -130,9 +133,15 @@ async fn inside(
     }
     let exec = session.exec(&request.spec).await?;
     timeline.mark(Phase::Sent);
-    let feeding = tokio::spawn(feed(exec.stdin(), request.stdin));
+    let mut feeding = tokio::spawn(feed(exec.stdin(), request.stdin));
     let followed = follow(vm, exec, request.timeout, output).await;
     feeding.abort();
+    if let Ok(Err(error)) = (&mut feeding).await {
+        let context = "cannot read the program's standard input";
+        return Err(Failure::platform(
+            anyhow::Error::from(error).context(context),
+        ));
+    }
     let outcome = followed?;
     timeline.mark(Phase::Result);
     let mut missing = Vec::new();
@@ -193,19 +202,18 @@ fn ended(death: Death) -> Failure {
     Failure::platform(anyhow::Error::from(death).context("the microVM ended during the run"))
 }
 
-/// Sends the program its input. When it ends first, what is left is not needed.
-async fn feed(stdin: Stdin, source: StdinSource) {
-    let fed = async {
-        match source {
-            StdinSource::Empty => {}
-            StdinSource::Inherited => copy(tokio::io::stdin(), &stdin).await?,
-            StdinSource::File(file) => copy(tokio::fs::File::from_std(file), &stdin).await?,
-        }
-        stdin.end().await.map_err(std::io::Error::other)
+/// Sends the program its input, then its end; fails if the input cannot be read. When the program
+/// ends first, what is left is not needed.
+async fn feed(stdin: Stdin, source: StdinSource) -> std::io::Result<()> {
+    let read = match source {
+        StdinSource::Empty => Ok(()),
+        StdinSource::Inherited => copy(tokio::io::stdin(), &stdin).await,
+        StdinSource::File(file) => copy(tokio::fs::File::from_std(file), &stdin).await,
     };
-    if let Err(error) = fed.await {
-        tracing::debug!(%error, "standard input ended early");
+    if let Err(error) = stdin.end().await {
+        tracing::debug!(%error, "the session ended before the program's input");
     }
+    read
 }
 
 async fn copy(mut from: impl tokio::io::AsyncRead + Unpin, to: &Stdin) -> std::io::Result<()> {
@@ -213,32 +221,33 @@ async fn copy(mut from: impl tokio::io::AsyncRead + Unpin, to: &Stdin) -> std::i
     loop {
         match from.read(&mut buffer).await? {
             0 => return Ok(()),
-            count => to
-                .write(&buffer[..count])
-                .await
-                .map_err(std::io::Error::other)?,
+            count => {
+                if let Err(error) = to.write(&buffer[..count]).await {
+                    tracing::debug!(%error, "the session ended before the program's input");
+                    return Ok(());
+                }
+            }
         }
     }
 }
 
-/// Fetches a file: written aside, then moved into place.
+/// Fetches a file: written aside, then moved into place. Whatever ends this early, the half of a
+/// file does not stay.
 async fn fetch(session: &Session, file: FileOut) -> Result<(), Failure> {
-    let suffix = format!("firelane-{}", std::process::id());
-    let aside = file.host.with_added_extension(suffix);
-    let fetched = fetch_aside(session, &file, &aside).await;
-    if fetched.is_err() {
-        // What failed is told; the half of a file is worth nothing.
-        let _ = tokio::fs::remove_file(&aside).await;
-    }
-    fetched
-}
-
-async fn fetch_aside(session: &Session, file: &FileOut, aside: &Path) -> Result<(), Failure> {
     let named = |error: std::io::Error| {
         let context = format!("cannot write {}", file.host.display());
         Failure::platform(anyhow::Error::from(error).context(context))
     };
-    let target = tokio::fs::File::create_new(aside).await.map_err(named)?;
+    let folder = file
+        .host
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let aside = tempfile::Builder::new()
+        .prefix(".firelane-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .map_err(named)?;
+    let target = tokio::fs::File::from_std(aside.reopen().map_err(named)?);
     let spec = GetSpec {
         path: file.guest.clone(),
         max_bytes: MAX_FILE_BYTES,
@@ -247,5 +256,8 @@ async fn fetch_aside(session: &Session, file: &FileOut, aside: &Path) -> Result<
         let context = format!("cannot fetch {}", file.guest);
         Failure::platform(anyhow::Error::from(error).context(context))
     })?;
-    tokio::fs::rename(aside, &file.host).await.map_err(named)
+    aside
+        .persist(&file.host)
+        .map_err(|error| named(error.error))?;
+    Ok(())
 }

@@ -6,12 +6,16 @@ use std::io;
 use super::BootError;
 
 /// Setting and value. Sources: Linux, `Documentation/admin-guide/sysctl/` (6.1).
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 15] = [
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
     ("kernel/perf_event_paranoid", "3"),
     ("kernel/unprivileged_bpf_disabled", "1"),
     ("kernel/sysrq", "0"),
+    ("kernel/modules_disabled", "1"),
+    ("kernel/io_uring_disabled", "2"),
+    // Shared memory that nobody is attached to would be lost to later programs.
+    ("kernel/shm_rmid_forced", "1"),
     ("kernel/panic", "-1"),
     ("kernel/yama/ptrace_scope", "1"),
     ("fs/protected_symlinks", "1"),

@@ -29,10 +29,12 @@ pub(crate) fn tried(lang: Lang) -> String {
     candidates(lang).join(", ")
 }
 
-/// The program that `name` means: a path if it has a slash, else the first on `PATH`.
+/// The program that `name` means: a path if it has a slash, else the first on `PATH`. A relative
+/// path is the program's working directory's, so whether it is there shows when it is started.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     if name.contains('/') {
-        return Some(PathBuf::from(name)).filter(|path| executable(path));
+        let path = PathBuf::from(name);
+        return Some(path).filter(|path| path.is_relative() || executable(path));
     }
     PATH.split(':')
         .map(|folder| Path::new(folder).join(name))

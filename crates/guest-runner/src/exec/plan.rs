@@ -40,8 +40,9 @@ impl Plan {
             .cwd
             .clone()
             .unwrap_or_else(|| format!("/work/exec-{number}"));
-        let folder = files::Place::parse(&path)?.make_folder()?;
-        let env = environment(spec, &path)?;
+        let place = files::Place::parse(&path)?;
+        let folder = place.make_folder()?;
+        let env = environment(spec, &place.path())?;
         let (command_line, interpreter) = match &spec.program {
             Program::Code { lang, source, args } => {
                 if source.len() > MAX_CODE_BYTES {

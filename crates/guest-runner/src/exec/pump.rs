@@ -70,12 +70,13 @@ pub(crate) fn pump(
     let start = Instant::now();
     let mut pump = Pump::new(running, plan, sink.initial_window());
     let pumped = sink.started().and_then(|()| pump.run(start, local, sink));
-    let tree = pump.end_tree();
+    let outcome = pump.end_tree().and_then(|()| {
+        let outcome = pump.outcome(start)?;
+        pump.running.group.remove()?;
+        Ok(outcome)
+    });
     pumped?;
-    tree?;
-    let outcome = pump.outcome(start)?;
-    pump.running.group.remove()?;
-    Ok(outcome)
+    outcome
 }
 
 impl<'a> Pump<'a> {
@@ -92,7 +93,7 @@ impl<'a> Pump<'a> {
             truncated: false,
         };
         let stdin = running.stdin.take();
-        let stdout = running.stdout.try_clone().ok();
+        let stdout = running.stdout.take();
         let stderr = running.stderr.take();
         Pump {
             input: Input {
@@ -222,8 +223,8 @@ impl<'a> Pump<'a> {
             }
             Command::Signal(number) => self.signal(number)?,
             Command::Resize(size) => {
-                if self.input.terminal {
-                    spawn::resize(self.running.stdout.as_fd(), size)?;
+                if let Some(terminal) = &self.running.terminal {
+                    spawn::resize(terminal.as_fd(), size)?;
                 }
             }
             Command::Abort => self.aborted = true,

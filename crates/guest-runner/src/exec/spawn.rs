@@ -42,8 +42,10 @@ pub(crate) struct Running {
     /// Our end of its standard input; of its terminal if it has one.
     pub(crate) stdin: Option<OwnedFd>,
     /// Our ends of what it writes; one if it has a terminal.
-    pub(crate) stdout: OwnedFd,
+    pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
+    /// Its terminal, if it has one.
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// The program's ends.
@@ -57,6 +59,7 @@ struct Ours {
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
 }
 
 impl Running {
@@ -84,13 +87,20 @@ impl Running {
                 watch,
                 group,
                 stdin: Some(ours.stdin),
-                stdout: ours.stdout,
+                stdout: Some(ours.stdout),
                 stderr: ours.stderr,
+                terminal: ours.terminal,
             }),
             Err(error) => {
                 // The group is empty: its only process never came to be.
-                drop(group.remove());
-                Err(exhausted(error))
+                let _ = group.remove();
+                Err(match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                        let message = format!("cannot start {}: {error}", plan.program.display());
+                        refused(RefusedCode::NoInterpreter, message)
+                    }
+                    _ => exhausted(error),
+                })
             }
         }
     }
@@ -209,6 +219,7 @@ fn pipes() -> io::Result<(Ours, Theirs)> {
         stdin: stdin_write,
         stdout: stdout_read,
         stderr: Some(stderr_read),
+        terminal: None,
     };
     Ok((
         ours,
@@ -239,8 +250,9 @@ fn terminal(size: PtySize) -> io::Result<(Ours, Theirs)> {
     Ok((
         Ours {
             stdin: master.try_clone()?,
-            stdout: master,
+            stdout: master.try_clone()?,
             stderr: None,
+            terminal: Some(master),
         },
         theirs,
     ))

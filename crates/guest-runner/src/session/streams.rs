@@ -79,7 +79,7 @@ impl Streams {
         let Some(()) = self.admit(id)? else {
             return Ok(());
         };
-        match Put::start(spec, id) {
+        match Put::start(spec) {
             Ok(put) => {
                 self.lock().insert(id, Stream::Put(put));
                 Ok(())

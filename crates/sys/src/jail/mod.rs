@@ -111,16 +111,19 @@ impl Jail {
 
     fn confine(&self) -> Result<(), JailError> {
         self.die_with_owner()?;
+        // Folders of the jail's root must be open to the VMM's user, whatever our user prefers.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         // A terminal's Ctrl-C is for the owner, who then ends the microVM in order.
         step("start a session", rustix::process::setsid())?;
         for procs in &self.cgroup_procs {
             step(&format!("join {}", procs.display()), fs::write(procs, "0"))?;
         }
-        if self.unshare()? {
+        if allowed() {
+            unshare_all()?;
             root::enter(&self.mountpoint, &self.read_only, &self.devices, self.user)?;
         }
         self.limit()?;
-        if let Some(user) = self.user {
+        if let Some(user) = self.user.filter(|user| mapped(*user)) {
             become_user(user)?;
         }
         drop_capabilities()?;
@@ -137,40 +140,12 @@ impl Jail {
         let set = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         step("ask to end with the owner", set)?;
         let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        // In a new pid namespace the parent's number is not known; otherwise it must be the owner.
+        // An owner that died before we asked sends no signal.
         if parent.unsigned_abs() == self.owner {
             Ok(())
         } else {
             Err(JailError::Orphan)
         }
-    }
-
-    /// Own mount, network, IPC and host-name namespaces. False where the host does not allow them.
-    fn unshare(&self) -> Result<bool, JailError> {
-        let flags = UnshareFlags::NEWNS
-            | UnshareFlags::NEWNET
-            | UnshareFlags::NEWIPC
-            | UnshareFlags::NEWUTS;
-        if rustix::process::geteuid().is_root() {
-            return step("make namespaces", unshare(flags)).map(|()| true);
-        }
-        let (uid, gid) = (
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-        );
-        if unshare(flags | UnshareFlags::NEWUSER).is_err() {
-            return Ok(false);
-        }
-        step(
-            "map the user",
-            fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")),
-        )?;
-        step("forbid groups", fs::write("/proc/self/setgroups", "deny"))?;
-        step(
-            "map the group",
-            fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")),
-        )?;
-        Ok(true)
     }
 
     fn limit(&self) -> Result<(), JailError> {
@@ -211,6 +186,59 @@ impl Jail {
             .env_clear()
             .exec()
     }
+}
+
+/// Own mount, network, IPC and host-name namespaces; for an ordinary user inside a user namespace,
+/// in which it is nobody else.
+fn unshare_all() -> Result<(), JailError> {
+    let flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if rustix::process::geteuid().is_root() {
+        return step("make namespaces", unshare(flags));
+    }
+    let (uid, gid) = (
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    step("make namespaces", unshare(flags | UnshareFlags::NEWUSER))?;
+    step(
+        "map the user",
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")),
+    )?;
+    step("forbid groups", fs::write("/proc/self/setgroups", "deny"))?;
+    step(
+        "map the group",
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")),
+    )
+}
+
+/// Whether this host lets us have namespaces and mount in them: some let nobody but root, some let
+/// users make them but do nothing inside, and a container's root may lack the capability. A child
+/// tries, because what has been unshared cannot be joined again.
+#[expect(unsafe_code, reason = "a child process that shares nothing tries it")]
+fn allowed() -> bool {
+    // SAFETY: the jail has one thread, so the child may do whatever the parent may.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let tried = unshare_all().and_then(|()| root::try_mount());
+        // SAFETY: ends the child without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(tried.is_err())) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child that was just made; without one it fails.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    pid > 0 && waited == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+/// Whether this user number means anything here: a container may have fewer.
+fn mapped(user: u32) -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::parse::<u64>);
+        let (first, count) = (fields.next(), fields.nth(1));
+        matches!((first, count), (Some(Ok(first)), Some(Ok(count)))
+            if (first..first + count).contains(&u64::from(user)))
+    })
 }
 
 #[expect(

@@ -84,7 +84,38 @@ fn place(root: &Path, path: &Path, flags: MountFlags) -> Result<(), JailError> {
     step(
         &name,
         mount_remount(&inside, MountFlags::BIND | flags | locked(&inside)?, c""),
-    )
+    )?;
+    if flags.contains(MountFlags::RDONLY) {
+        // Whatever the host has mounted below it, too.
+        step(&name, seal_below(&to))?;
+    }
+    Ok(())
+}
+
+/// Makes a mount and all below it read-only, without devices and set-id programs. Source:
+/// mount_setattr(2).
+#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
+fn seal_below(path: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: the attributes are plain data; all zeroes changes nothing.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set =
+        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    // SAFETY: both pointers are to values that live across the call, and the size is theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Flags of the mount that a user namespace must keep.
@@ -108,6 +139,17 @@ fn locked(path: &Path) -> Result<MountFlags, JailError> {
         }
     }
     Ok(flags)
+}
+
+/// Whether mounting is allowed here at all; what is mounted is lost with the namespace.
+pub(super) fn try_mount() -> Result<(), JailError> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    step("make mounts private", mount_change("/", private))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    step(
+        "mount",
+        mount("tmpfs", "/proc", "tmpfs", flags, Some(TMPFS_OPTIONS)),
+    )
 }
 
 /// A node of the same device that only `user` may use, whoever may use the host's. False where

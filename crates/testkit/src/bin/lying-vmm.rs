@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 
 use firelane_guest_proto::frame::{Channel, Decoder, Frame, Kind, MAX_DATA_BYTES};
 use firelane_guest_proto::link::{self, Flow, LinkDecoder, LinkFrame};
-use firelane_guest_proto::message::{MAGIC, Refused, RefusedCode, VERSION, Welcome, to_frame};
+use firelane_guest_proto::message::{
+    Exit, MAGIC, Outcome, Refused, RefusedCode, VERSION, Welcome, to_frame,
+};
 
 /// The descriptors of `vmm::qemu`'s command line.
 const QMP: i32 = 3;
@@ -147,8 +149,22 @@ impl Guest {
             (Kind::Exec, "session-malformed") => {
                 self.frame(connection, &Frame::new(1, Kind::Exited, MAGIC.to_vec()))
             }
+            (Kind::Exec, "session-impossible") => {
+                let outcome = Outcome {
+                    exit: Exit::Code(256),
+                    timed_out: false,
+                    out_of_memory: false,
+                    stdout_truncated: false,
+                    stderr_truncated: false,
+                    interpreter: String::new(),
+                    wall_us: 0,
+                    cpu_us: 0,
+                    peak_memory_bytes: 0,
+                };
+                self.message(connection, &to_frame(1, Kind::Exited, &outcome))
+            }
             (Kind::Exec, "session-escapes") => {
-                let message = "\x1b]0;owned\x07 no".into();
+                let message = "\x1b]0;owned\x07\nfirelane: no".into();
                 let refused = Refused {
                     code: RefusedCode::Internal,
                     message,

@@ -105,6 +105,8 @@ struct Entry {
     flow: Arc<Mutex<Flow>>,
     credit: Arc<Notify>,
     events: mpsc::UnboundedSender<Event>,
+    opened: bool,
+    shut: bool,
 }
 
 /// What the guest did on a connection. Unbounded, but data is bounded by the window, and of the
@@ -166,18 +168,31 @@ impl Shared {
 
     fn handle(&self, frame: LinkFrame) -> Result<(), LinkError> {
         let mut table = self.lock();
-        let Some(entry) = table.connections.get(&frame.connection) else {
+        let Some(entry) = table.connections.get_mut(&frame.connection) else {
             // Of a connection that ended meanwhile.
             return Ok(());
         };
-        let flow = || entry.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        let once = |done: &mut bool| match std::mem::replace(done, true) {
+            false => Ok(()),
+            true => Err(LinkError::Repeated {
+                connection: frame.connection,
+            }),
+        };
+        let flow = Arc::clone(&entry.flow);
+        let flow = || flow.lock().unwrap_or_else(PoisonError::into_inner);
         let event = match frame.kind {
-            Kind::Opened => Some(Event::Opened),
+            Kind::Opened => {
+                once(&mut entry.opened)?;
+                Some(Event::Opened)
+            }
             Kind::Data => {
                 flow().received(frame.payload.len())?;
                 Some(Event::Data(frame.payload))
             }
-            Kind::Shut => Some(Event::Shut),
+            Kind::Shut => {
+                once(&mut entry.shut)?;
+                Some(Event::Shut)
+            }
             Kind::Credit => {
                 flow().granted(frame.as_u32().unwrap_or(0));
                 entry.credit.notify_one();
@@ -263,6 +278,8 @@ impl Shared {
             flow: Arc::clone(&flow),
             credit: Arc::clone(&credit),
             events: sender,
+            opened: false,
+            shut: false,
         };
         table.connections.insert(id, entry);
         Some((id, (flow, credit), events))
@@ -464,6 +481,16 @@ mod tests {
         assert!(ended(link).await.contains("more than it was granted"));
         drop(client);
         flood.abort();
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_ends_a_connection_again_and_again_ends_the_link() {
+        for kind in [Kind::Opened, Kind::Shut] {
+            let (_folder, link, mut guest, _client) = linked().await;
+            write(&mut guest, &LinkFrame::bare(1, kind)).await;
+            write(&mut guest, &LinkFrame::bare(1, kind)).await;
+            assert_eq!(ended(link).await, "connection 1 was opened or ended twice");
+        }
     }
 
     #[tokio::test]

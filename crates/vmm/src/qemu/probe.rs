@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firelane_sys::kvm;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub(super) const REMEDY: &str = "apt-get install --no-install-recommends qemu-sy
 /// What a guest may take to be ready if KVM really runs it: it takes less than one second.
 const KVM_DEADLINE: Duration = Duration::from_secs(6);
 
+/// After how long a guest is booted on a KVM again that did not boot one.
+const RETRY_SECONDS: u64 = 6 * 3600;
 /// Start of the names of files that keep answers.
 const PREFIX: &str = "accelerator-";
 
@@ -113,6 +115,8 @@ pub struct Accelerator {
     pub tsc_khz: u64,
     /// What the answer depends on.
     key: String,
+    /// Until when it counts, in seconds of the Unix clock; for ever if absent.
+    until: Option<u64>,
 }
 
 impl Accelerator {
@@ -127,11 +131,12 @@ impl Accelerator {
     }
 
     /// The answer kept in the folder `cache`, if it was found on this boot of the host with these
-    /// programs; else finds out by booting `machine`, and keeps that.
-    pub async fn find(qemu: &Qemu, machine: &Machine, cache: &Path) -> Accelerator {
+    /// programs and rights; else, or if a `fresh` one is wanted, finds out by booting `machine`,
+    /// and keeps that.
+    pub async fn find(qemu: &Qemu, machine: &Machine, cache: &Path, fresh: bool) -> Accelerator {
         let key = key(qemu, machine);
         let file = cache.join(format!("{PREFIX}{:016x}.json", super::boot::hash(&key)));
-        let kept = read(&file).filter(|kept| kept.key == key);
+        let kept = read(&file).filter(|kept| !fresh && kept.key == key && kept.counts());
         if let Some(kept) = kept {
             return kept;
         }
@@ -144,17 +149,32 @@ impl Accelerator {
 
     async fn probe(qemu: &Qemu, machine: &Machine, key: String) -> Accelerator {
         let tsc_khz = firelane_sys::tsc::measure_khz();
-        let refused = match kvm::check() {
-            Ok(()) => boots(qemu, machine, tsc_khz).await.err(),
-            Err(error) => Some(chain(&error)),
+        let (refused, until) = match kvm::check() {
+            // A guest that did not boot may have met a host that was busy.
+            Ok(()) => match boots(qemu, machine, tsc_khz).await {
+                Ok(()) => (None, None),
+                Err(reason) => (Some(reason), Some(now() + RETRY_SECONDS)),
+            },
+            Err(error) => (Some(chain(&error)), None),
         };
         Accelerator {
             kvm: refused.is_none(),
             reason: refused.unwrap_or_default(),
             tsc_khz,
             key,
+            until,
         }
     }
+
+    fn counts(&self) -> bool {
+        self.until.is_none_or(|until| now() < until)
+    }
+}
+
+/// Seconds of the Unix clock.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Boots the machine under KVM and ends it.
@@ -182,14 +202,32 @@ async fn boots(qemu: &Qemu, machine: &Machine, tsc_khz: u64) -> Result<(), Strin
     }
 }
 
-/// Everything that may change the answer.
+/// Everything that may change the answer, the host's boot first.
 fn key(qemu: &Qemu, machine: &Machine) -> String {
-    let device = fs::metadata("/dev/kvm").is_ok();
+    let of = |path: &Path| {
+        let stat = rustix::fs::stat(path);
+        stat.map_or_else(
+            |errno| errno.to_string(),
+            |stat| {
+                format!(
+                    "{:o} {}:{} {} {}",
+                    stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_mtime
+                )
+            },
+        )
+    };
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    let mut groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();
+    groups.sort_unstable();
     format!(
-        "{} {} {} kvm={device}",
+        "{} {} [{}] {} kvm [{}] user {} {groups:?} firelane {}",
         boot_id(),
         qemu.program.display(),
-        machine.kernel.display()
+        of(&qemu.program),
+        machine.kernel.display(),
+        of(Path::new("/dev/kvm")),
+        rustix::process::geteuid().as_raw(),
+        env!("CARGO_PKG_VERSION"),
     )
 }
 

@@ -4,6 +4,7 @@
 //!   <base>/<id>/owner    held by flock(2) as long as the owning process lives; the record as JSON
 //!              /root     mount point of the jail's root
 //!              /v.sock   the microVM's ports
+//!         /.lock          held while one of them is made, or orphans are looked for
 //! ```
 //!
 //! A folder whose lock is free has lost its owner. The sweep at the next start ends its VMM, if
@@ -12,19 +13,28 @@
 
 mod sweep;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use firelane_sys::cgroup::Cgroups;
 use firelane_sys::process::ProcessId;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FileType, FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use sweep::{Swept, sweep};
 
 const OWNER: &str = "owner";
+/// Lock of the base folder: shared to make a run directory, exclusive to look for orphans.
+const LOCK: &str = ".lock";
+/// How long others may hold that lock: they only make, or look at, a few folders.
+const LOCK_DEADLINE: Duration = Duration::from_secs(5);
+/// Start of the names of run directories that are being made.
+const ASIDE: &str = ".new-";
 /// Longest path of a Unix socket, in bytes; `sun_path` of unix(7) without its NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -41,7 +51,7 @@ pub enum RunDirError {
         source: io::Error,
     },
     /// The base folder belongs to somebody else, who could replace what is in it.
-    #[error("{path} belongs to another user")]
+    #[error("{path} belongs to another user, or others may write it")]
     NotOurs {
         /// The base folder.
         path: PathBuf,
@@ -96,6 +106,11 @@ impl RunDir {
     /// [`RunDirError`].
     pub fn make(base: &Path, id: &str) -> Result<RunDir, RunDirError> {
         make_base(base)?;
+        // Until this run directory has its own lock, the base's keeps sweeps away.
+        let _made = lock_base(base, true).map_err(|source| RunDirError::Make {
+            path: base.into(),
+            source,
+        })?;
         let path = base.join(id);
         let socket = path.join("v.sock");
         let length = socket.as_os_str().len();
@@ -105,12 +120,14 @@ impl RunDir {
                 length,
             });
         }
-        // Made aside and moved into place, so that a sweep never meets it without its lock held.
-        let aside = base.join(format!(".{id}"));
+        // Made aside and moved into place: what is found aside was never finished.
+        let aside = base.join(format!("{ASIDE}{id}"));
         make_folder(&aside)?;
         make_folder(&aside.join("root"))?;
         let owner = aside.join(OWNER);
-        let lock = File::create_new(&owner).map_err(|source| RunDirError::Make {
+        let mut private = File::options();
+        private.write(true).create_new(true).mode(0o600);
+        let lock = private.open(&owner).map_err(|source| RunDirError::Make {
             path: owner.clone(),
             source,
         })?;
@@ -159,7 +176,46 @@ impl RunDir {
     /// # Errors
     /// If it cannot be removed.
     pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.path)
+        remove(&self.path)
+    }
+}
+
+/// Removes a run directory. Half removed, it is one that was never finished, which a sweep takes.
+fn remove(path: &Path) -> io::Result<()> {
+    let (Some(base), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut aside = OsString::from(ASIDE);
+    aside.push(name);
+    let aside = base.join(aside);
+    fs::rename(path, &aside)?;
+    fs::remove_dir_all(aside)
+}
+
+/// Takes the lock of the base folder; it is free again when the file is dropped. Only its owner can
+/// open it, so nobody else can hold it.
+fn lock_base(base: &Path, shared: bool) -> io::Result<File> {
+    let operation = if shared {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(base.join(LOCK))?;
+    let start = Instant::now();
+    loop {
+        match flock(&file, operation) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if start.elapsed() < LOCK_DEADLINE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
@@ -173,13 +229,20 @@ fn make_base(base: &Path) -> Result<(), RunDirError> {
         .mode(0o755)
         .create(base)
         .map_err(failed)?;
-    let stat = rustix::fs::stat(base).map_err(|errno| failed(errno.into()))?;
-    let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-    let writable_by_others = stat.st_mode & 0o022 != 0;
-    if !ours || writable_by_others {
-        return Err(RunDirError::NotOurs { path: base.into() });
+    if is_ours(base) {
+        Ok(())
+    } else {
+        Err(RunDirError::NotOurs { path: base.into() })
     }
-    Ok(())
+}
+
+/// Whether this is a folder, not a link to one, that belongs to us and that nobody else may write.
+fn is_ours(folder: &Path) -> bool {
+    rustix::fs::lstat(folder).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode).is_dir()
+            && stat.st_uid == rustix::process::geteuid().as_raw()
+            && stat.st_mode & 0o022 == 0
+    })
 }
 
 /// A folder that the VMM's user may enter but not write.

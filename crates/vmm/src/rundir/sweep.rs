@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use firelane_sys::cgroup::Cgroups;
+use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::{OWNER, Record};
+use super::{ASIDE, OWNER, Record, is_ours, lock_base};
 
 /// How long a killed VMM may take to be gone.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -24,30 +26,80 @@ pub struct Swept {
 /// Sweeps `base`; tells only of folders that had lost their owner.
 #[must_use]
 pub fn sweep(base: &Path) -> Vec<Swept> {
-    let Ok(entries) = fs::read_dir(base) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let lock = orphaned(&path)?;
+    let orphans = find(base);
+    orphans
+        .into_iter()
+        .map(|(path, lock)| {
             let result = remove(&path, &lock);
-            Some(Swept { path, result })
+            Swept { path, result }
         })
         .collect()
 }
 
-/// The lock of a folder that is ours and has no owner.
+/// The folders without owner, each with its lock, which makes us its owner. Nobody makes a run
+/// directory meanwhile, so what is found half made was left so.
+fn find(base: &Path) -> Vec<(PathBuf, File)> {
+    if !is_ours(base) {
+        return Vec::new();
+    }
+    let Ok(_alone) = lock_base(base, false) else {
+        // There is no base folder, or it is not ours to sweep.
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir(base) else {
+        return Vec::new();
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let (half_made, whole): (Vec<PathBuf>, Vec<PathBuf>) = paths.partition(|path| {
+        path.file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(ASIDE.as_bytes()))
+    });
+    for path in half_made {
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a half-made run directory");
+        }
+    }
+    whole
+        .into_iter()
+        .filter_map(|path| {
+            let lock = orphaned(&path)?;
+            Some((path, lock))
+        })
+        .collect()
+}
+
+/// The lock of a run directory of ours that has no owner. A stranger's folder has another name,
+/// another owner, or no record of ours.
 fn orphaned(path: &Path) -> Option<File> {
-    let lock = File::options().read(true).open(path.join(OWNER)).ok()?;
+    let name = path.file_name()?.to_str()?;
+    if !is_id(name) || !is_ours(path) {
+        return None;
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = File::options();
+    options.read(true).custom_flags(flags.bits().cast_signed());
+    let lock = options.open(path.join(OWNER)).ok()?;
+    let meta = lock.metadata().ok()?;
+    if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(lock)
 }
 
+/// Names of microVMs: see [`crate::driver::Machine::id`].
+fn is_id(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(plain)
+}
+
 fn remove(path: &Path, lock: &File) -> io::Result<()> {
     let text = io::read_to_string(lock)?;
-    // A record that was never written belongs to a microVM that never started.
-    let record: Record = serde_json::from_str(&text).unwrap_or_default();
+    // Without a record, the microVM was never started. What is there and no record is not ours.
+    let record: Record = match text.as_str() {
+        "" => Record::default(),
+        text => serde_json::from_str(text).map_err(io::Error::other)?,
+    };
     if let Some(vmm) = record.vmm {
         vmm.kill()?;
         let start = Instant::now();
@@ -55,8 +107,11 @@ fn remove(path: &Path, lock: &File) -> io::Result<()> {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    record.cgroups.remove()?;
-    fs::remove_dir_all(path)
+    // By its name, not by its record: a record cannot lead us to another's groups.
+    if let Some(id) = path.file_name().and_then(|name| name.to_str()) {
+        Cgroups::left_by(id).remove()?;
+    }
+    super::remove(path)
 }
 
 #[cfg(test)]
@@ -78,10 +133,47 @@ mod tests {
     fn what_has_an_owner_or_is_not_ours_stays() {
         let base = base();
         let owned = RunDir::make(base.path(), "vm-1").unwrap();
-        fs::create_dir(base.path().join("stranger")).unwrap();
-        assert!(sweep(base.path()).is_empty());
+        for (folder, record) in [("stranger", "not a record"), ("a.b", ""), ("vm_2", "{}")] {
+            fs::create_dir(base.path().join(folder)).unwrap();
+            fs::write(base.path().join(folder).join(OWNER), record).unwrap();
+        }
+        // A folder of ours that others may write, and a pipe that would hold up whoever opens it.
+        fs::create_dir(base.path().join("open")).unwrap();
+        fs::set_permissions(base.path().join("open"), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::create_dir(base.path().join("pipe")).unwrap();
+        let pipe = base.path().join("pipe").join(OWNER);
+        let (kind, mode) = (
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+        );
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        assert!(sweep(base.path()).iter().all(|swept| swept.result.is_err()));
         assert!(owned.path().exists());
-        assert!(base.path().join("stranger").exists());
+        for folder in ["stranger", "a.b", "vm_2", "open", "pipe"] {
+            assert!(base.path().join(folder).exists(), "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_base_that_others_may_write_is_not_swept() {
+        let base = base();
+        drop(RunDir::make(base.path(), "vm-1").unwrap());
+        fs::set_permissions(base.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(sweep(base.path()).is_empty());
+        assert!(base.path().join("vm-1").exists());
+        assert!(RunDir::make(base.path(), "vm-2").is_err());
+    }
+
+    #[test]
+    fn what_was_never_finished_is_removed() {
+        let base = base();
+        let half = base.path().join(format!("{ASIDE}vm-1"));
+        fs::create_dir(&half).unwrap();
+        assert!(
+            sweep(base.path()).is_empty(),
+            "it owned nothing that is worth telling"
+        );
+        assert!(!half.exists());
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use firelane_guest_proto::frame::{Channel, Frame, Kind, MAX_DATA_BYTES};
-use firelane_guest_proto::message::{ExecSpec, Outcome, PtySize, from_frame, to_frame};
+use firelane_guest_proto::message::{ExecSpec, Exit, Outcome, PtySize, from_frame, to_frame};
 
 use super::{Credit, Session, SessionError, Shared, Stream, violation};
+
+/// Longest path of an interpreter, in bytes; `PATH_MAX` of Linux.
+const MAX_INTERPRETER_BYTES: usize = 4096;
 
 /// What an exec did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +71,7 @@ impl Exec {
                     .await?;
                 Ok(Event::Stderr(frame.payload))
             }
-            (Kind::Exited, _) => Ok(Event::Ended(from_frame(&frame)?)),
+            (Kind::Exited, _) => Ok(Event::Ended(checked(from_frame(&frame)?)?)),
             (kind, channel) => Err(violation(&format!(
                 "a {kind:?} frame on {channel:?} of an exec"
             ))),
@@ -83,6 +86,19 @@ impl Exec {
             shared: Arc::clone(&self.stream.shared),
             credit: Arc::clone(&self.stream.credit),
         }
+    }
+}
+
+/// An outcome that can be: a lie must not become an exit code of 0 by being cut to eight bits.
+fn checked(outcome: Outcome) -> Result<Outcome, SessionError> {
+    let possible = match outcome.exit {
+        Exit::Code(code) => (0..=255).contains(&code),
+        Exit::Signal(signal) => (1..=64).contains(&signal),
+    };
+    if possible && outcome.interpreter.len() <= MAX_INTERPRETER_BYTES {
+        Ok(outcome)
+    } else {
+        Err(violation("an outcome that cannot be"))
     }
 }
 

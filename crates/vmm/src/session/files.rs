@@ -1,12 +1,33 @@
 //! Files put into the guest and got from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use firelane_guest_proto::frame::{Channel, Frame, Kind, MAX_DATA_BYTES};
-use firelane_guest_proto::message::{FileInfo, GetSpec, PutSpec, from_frame, to_frame};
+use firelane_guest_proto::message::{
+    FileInfo, GetSpec, MAX_FILE_BYTES, PutSpec, from_frame, to_frame,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use tokio::time::timeout;
+
 use super::{Session, SessionError, violation};
+
+/// How long the guest may take for a file, beside what its size takes.
+const FILE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes that even an emulated guest takes or gives in one second.
+const LEAST_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// Bounds the whole transfer of `bytes`: a guest that lets them drip must not hold us for ever.
+async fn bounded<T>(
+    bytes: u64,
+    transfer: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    let limit = FILE_TIMEOUT + Duration::from_secs(bytes / LEAST_BYTES_PER_SECOND);
+    timeout(limit, transfer)
+        .await
+        .map_err(|_| SessionError::Silent(limit))?
+}
 
 impl Session {
     /// Writes a file of exactly `spec.size` bytes, read from `content`.
@@ -15,6 +36,14 @@ impl Session {
     /// [`SessionError::Refused`] if the guest does not take it, [`SessionError::HostFile`] if
     /// `content` fails or ends early.
     pub async fn put(
+        &self,
+        spec: &PutSpec,
+        content: impl AsyncRead + Unpin,
+    ) -> Result<(), SessionError> {
+        bounded(spec.size, self.put_all(spec, content)).await
+    }
+
+    async fn put_all(
         &self,
         spec: &PutSpec,
         mut content: impl AsyncRead + Unpin,
@@ -70,6 +99,18 @@ impl Session {
     pub async fn get(
         &self,
         spec: &GetSpec,
+        content: impl AsyncWrite + Unpin,
+    ) -> Result<FileInfo, SessionError> {
+        bounded(
+            spec.max_bytes.min(MAX_FILE_BYTES),
+            self.get_all(spec, content),
+        )
+        .await
+    }
+
+    async fn get_all(
+        &self,
+        spec: &GetSpec,
         mut content: impl AsyncWrite + Unpin,
     ) -> Result<FileInfo, SessionError> {
         let frame = to_frame(0, Kind::Get, spec).map_err(|_| SessionError::TooLarge)?;
@@ -92,7 +133,7 @@ impl Session {
         loop {
             let frame = stream.next().await?;
             match frame.kind {
-                Kind::Data => {
+                Kind::Data if frame.channel == Channel::File => {
                     let count = frame.payload.len() as u64;
                     left = left
                         .checked_sub(count)

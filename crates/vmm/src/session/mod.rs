@@ -1,6 +1,6 @@
 //! The host's end of a session with the guest-runner (port 5001).
 //!
-//! One task reads frames and hands them to their stream; everybody writes through one lock. What
+//! One task reads frames and hands them to their stream; everybody one task writes. What
 //! the guest sends is checked against the stream's window before it is kept.
 
 mod exec;
@@ -18,12 +18,18 @@ use firelane_guest_proto::message::{BadMessage, Hello, Refused, Welcome, from_fr
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use exec::{Event, Exec, Stdin};
 
+/// Frames that may wait to be written.
+const QUEUED_FRAMES: usize = 4;
+/// Characters of a guest's own words that are passed on.
+const MAX_SAID: usize = 300;
+/// How long the guest may take to take a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the guest may take to answer the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -88,6 +94,7 @@ pub struct Session {
     shared: Arc<Shared>,
     welcome: Welcome,
     reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
     keepalive: JoinHandle<()>,
 }
 
@@ -102,17 +109,24 @@ impl Session {
             .await
             .map_err(|_| SessionError::Silent(HELLO_TIMEOUT))??;
         let (read, write) = stream.into_split();
+        let (pongs, asked) = mpsc::channel(1);
+        let (frames, queued) = mpsc::channel(QUEUED_FRAMES);
+        let writer = tokio::spawn(write_all(write, queued));
         let shared = Arc::new(Shared {
-            writer: AsyncMutex::new(write),
+            frames,
             streams: Mutex::default(),
             last: AtomicU32::new(0),
+            pongs,
         });
-        let reader = tokio::spawn(reader::run(read, decoder, Arc::clone(&shared)));
-        let keepalive = tokio::spawn(reader::keep_alive(Arc::clone(&shared)));
+        // When the reader ends, so does the writer, and with it everybody who waits to write.
+        let reader = reader::run(read, decoder, Arc::clone(&shared), writer.abort_handle());
+        let reader = tokio::spawn(reader);
+        let keepalive = tokio::spawn(reader::keep_alive(Arc::clone(&shared), asked));
         Ok(Session {
             shared,
             welcome,
             reader,
+            writer,
             keepalive,
         })
     }
@@ -127,7 +141,17 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.reader.abort();
+        self.writer.abort();
         self.keepalive.abort();
+    }
+}
+
+/// Writes whole frames, one after the other; a failure is seen by the reader as well.
+async fn write_all(mut write: OwnedWriteHalf, mut queued: mpsc::Receiver<Vec<u8>>) {
+    while let Some(bytes) = queued.recv().await {
+        if write.write_all(&bytes).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -170,9 +194,11 @@ async fn greet(stream: &mut UnixStream, decoder: &mut Decoder) -> Result<Welcome
 
 /// What the reader and the streams share.
 struct Shared {
-    writer: AsyncMutex<OwnedWriteHalf>,
+    frames: mpsc::Sender<Vec<u8>>,
     streams: Mutex<Table>,
     last: AtomicU32,
+    /// Answers that wait to be sent.
+    pongs: mpsc::Sender<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -216,12 +242,20 @@ impl Shared {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands a whole frame to the writer: whoever is cancelled while waiting here has sent nothing,
+    /// never a part of a frame.
     async fn send(&self, frame: &Frame) -> Result<(), SessionError> {
         let mut bytes = Vec::with_capacity(frame.payload.len() + 16);
         frame.encode(&mut bytes);
-        let written = self.writer.lock().await.write_all(&bytes).await;
-        // Why the connection ended is known to the reader, if it has seen it.
-        written.map_err(|error| self.lock().ended.clone().unwrap_or_else(|| error.into()))
+        self.frames.send(bytes).await.map_err(|_| self.why_ended())
+    }
+
+    /// Why the session ended, as far as the reader has seen it.
+    fn why_ended(&self) -> SessionError {
+        let ended = self.lock().ended.clone();
+        ended.unwrap_or_else(|| SessionError::Ended {
+            reason: "the session was closed".into(),
+        })
     }
 
     /// Opens a stream with its first frame, whose stream number is filled in.
@@ -254,7 +288,8 @@ impl Shared {
             credit,
         };
         first.stream = id;
-        self.send(&first).await?;
+        let sent = timeout(REQUEST_TIMEOUT, self.send(&first)).await;
+        sent.map_err(|_| SessionError::Silent(REQUEST_TIMEOUT))??;
         Ok(stream)
     }
 }
@@ -264,17 +299,12 @@ impl Stream {
     async fn next(&mut self) -> Result<Frame, SessionError> {
         match self.events.recv().await {
             Some(frame) if frame.kind == Kind::Refused => {
-                Err(SessionError::Refused(from_frame(&frame)?))
+                let refused: Refused = from_frame(&frame)?;
+                let message = clean(&refused.message);
+                Err(SessionError::Refused(Refused { message, ..refused }))
             }
             Some(frame) => Ok(frame),
-            None => Err(self
-                .shared
-                .lock()
-                .ended
-                .clone()
-                .unwrap_or_else(|| SessionError::Ended {
-                    reason: "the session was closed".into(),
-                })),
+            None => Err(self.shared.why_ended()),
         }
     }
 
@@ -339,6 +369,14 @@ impl Credit {
         self.more.notify_waiters();
         self.more.notify_one();
     }
+}
+
+/// What a guest says, fit for one line of ours: short, and without anything that steers a terminal.
+fn clean(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_SAID)
+        .collect()
 }
 
 fn violation(what: &str) -> SessionError {

@@ -7,9 +7,11 @@ use firelane_guest_proto::frame::{Channel, Decoder, Frame, Kind};
 use firelane_guest_proto::message::{Goodbye, from_frame};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{SessionError, Shared, violation};
+use super::{SessionError, Shared, clean, violation};
 
 /// How often the guest is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -17,13 +19,19 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Reads until the session ends, then tells every stream why.
-pub(super) async fn run(mut read: OwnedReadHalf, mut decoder: Decoder, shared: Arc<Shared>) {
+pub(super) async fn run(
+    mut read: OwnedReadHalf,
+    mut decoder: Decoder,
+    shared: Arc<Shared>,
+    writer: AbortHandle,
+) {
     let error = loop {
         match step(&mut read, &mut decoder, &shared).await {
             Ok(()) => {}
             Err(error) => break error,
         }
     };
+    writer.abort();
     let mut table = shared.lock();
     table.ended = Some(error);
     // With their senders gone, the streams read the end.
@@ -36,7 +44,7 @@ async fn step(
     shared: &Shared,
 ) -> Result<(), SessionError> {
     while let Some(frame) = decoder.next_frame()? {
-        handle(frame, shared).await?;
+        handle(frame, shared)?;
     }
     let mut buffer = vec![0; 64 << 10];
     let read = timeout(SILENCE, read.read(&mut buffer));
@@ -51,9 +59,15 @@ async fn step(
     }
 }
 
-async fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
+fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
     match frame.kind {
-        Kind::Ping => return shared.send(&Frame::new(0, Kind::Pong, frame.payload)).await,
+        Kind::Ping => {
+            // The reader must not wait for a guest that does not read. One that asks faster than
+            // it takes answers gets fewer.
+            let _ = shared.pongs.try_send(frame.payload);
+            return Ok(());
+        }
+
         Kind::Pong => return Ok(()),
         Kind::Goodbye => return Err(goodbye(&frame)),
         Kind::Hello
@@ -109,12 +123,20 @@ async fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Asks the guest again and again; a failed write is seen by the reader as well.
-pub(super) async fn keep_alive(shared: Arc<Shared>) {
+/// Asks the guest again and again, and answers what it asks; a failed write is seen by the reader
+/// as well.
+pub(super) async fn keep_alive(shared: Arc<Shared>, mut pongs: mpsc::Receiver<Vec<u8>>) {
+    let mut asked = Instant::now();
     loop {
-        tokio::time::sleep(PING_INTERVAL).await;
-        let ping = Frame::new(0, Kind::Ping, b"firelane".to_vec());
-        if shared.send(&ping).await.is_err() {
+        let frame = match timeout_at(asked + PING_INTERVAL, pongs.recv()).await {
+            Ok(Some(payload)) => Frame::new(0, Kind::Pong, payload),
+            Ok(None) => return,
+            Err(_) => {
+                asked = Instant::now();
+                Frame::new(0, Kind::Ping, b"firelane".to_vec())
+            }
+        };
+        if shared.send(&frame).await.is_err() {
             return;
         }
     }
@@ -124,12 +146,7 @@ pub(super) async fn keep_alive(shared: Arc<Shared>) {
 pub(super) fn goodbye(frame: &Frame) -> SessionError {
     match from_frame::<Goodbye>(frame) {
         Ok(goodbye) => {
-            let reason: String = goodbye
-                .reason
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(300)
-                .collect();
+            let reason = clean(&goodbye.reason);
             SessionError::Ended {
                 reason: format!("the guest left: {reason}"),
             }
