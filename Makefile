@@ -48,4 +48,4 @@ install: dist ## install into PREFIX (default /usr/local for root, ~/.local for 
 	@echo 'installed $(DESTDIR)$(PREFIX)/bin/firelane'
 
 clean: ## remove what make built (templates of `make run` stay: firelane template rm)
-	@rm -rf $(TARGET)
+	@rm -rf '$(TARGET)'

@@ -98,10 +98,7 @@ mod release {
         };
         let name = format!("{NAME}-{}-x86_64-linux.tar.gz", cli.version);
         let mut command = Command::new("tar");
-        command
-            .current_dir(dist)
-            .env("GZIP", "-9n")
-            .env("LC_ALL", "C");
+        command.current_dir(dist).env("LC_ALL", "C");
         command.args([
             "--sort=name",
             "--mtime=@0",
@@ -112,7 +109,7 @@ mod release {
         command.args([
             "--mode=u=rwX,go=rX",
             "--create",
-            "--gzip",
+            "--use-compress-program=gzip -9n",
             "--file",
             &name,
             NAME,

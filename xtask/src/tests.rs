@@ -1,15 +1,15 @@
 //! `cargo xtask test`: every test, with what the tests need made first.
 //!
-//! Needs are the two programs side by side and the built `default` template. Everything stays below
-//! the target directory, except the run directory: a Unix socket's path has at most 107 bytes, and
-//! nobody knows how deep the checkout is.
+//! Needs are the two programs, side by side and as users get them, and two built templates. Everything stays below the target directory, except the run directory: a Unix socket's
+//! path has at most 107 bytes, and nobody knows how deep the checkout is.
 //!
 //! | variable | default |
 //! | --- | --- |
 //! | `FIRELANE_HOME` | `firelane-home` in the target directory |
 //! | `FIRELANE_RUN_DIR` | `/tmp/firelane-test-<uid>` |
 //! | `FIRELANE_TEST_CACHE` | `cache` in `FIRELANE_HOME` |
-//! | `FIRELANE_GUEST` | the guest-runner that was just built |
+//! | `FIRELANE_BIN_DIR` | the folder of the programs that were just built |
+//! | `FIRELANE_GUEST` | the guest-runner there |
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,6 +22,8 @@ use crate::build::{self, GUEST, Profile};
 use crate::program::{on_path, run, succeeds};
 use crate::workspace::{Workspace, cargo};
 
+/// Templates that tests run in: the small one, where the language does not matter.
+const TEMPLATES: [&str; 2] = ["base", "default"];
 /// Without nextest nothing ends a test that hangs; then the whole run is.
 const CARGO_TEST_LIMIT: &str = "40m";
 /// Tests that run at once without nextest, which would bound only those that boot microVMs.
@@ -31,10 +33,12 @@ const CARGO_TEST_THREADS: &str = "--test-threads=2";
 pub(crate) fn run_all(workspace: &Workspace, args: &[&str]) -> Result<()> {
     let environment = Environment::new(workspace)?;
     heading("building firelane and the guest-runner");
-    build::build(workspace, Profile::Debug)?;
-    heading("building the default template");
-    let mut firelane = Command::new(workspace.bin("debug").join("firelane"));
-    run(environment.set(firelane.args(["template", "build", "default"])))?;
+    build::build(workspace, Profile::Release)?;
+    for template in TEMPLATES {
+        heading(&format!("building the template {template}"));
+        let mut firelane = Command::new(environment.bin.join("firelane"));
+        run(environment.set(firelane.args(["template", "build", template])))?;
+    }
     if args.is_empty() {
         heading("doc tests");
         run(environment.set(cargo().args(["test", "--quiet", "--workspace", "--doc"])))?;
@@ -71,6 +75,7 @@ struct Environment {
     home: PathBuf,
     run_dir: PathBuf,
     cache: PathBuf,
+    bin: PathBuf,
     guest: PathBuf,
 }
 
@@ -85,12 +90,14 @@ impl Environment {
             .context("cannot read /proc")?
             .uid();
         let home = named("FIRELANE_HOME").unwrap_or_else(|| workspace.target.join("firelane-home"));
+        let bin = named("FIRELANE_BIN_DIR").unwrap_or_else(|| workspace.bin("release"));
         Ok(Environment {
             run_dir: named("FIRELANE_RUN_DIR")
                 .unwrap_or_else(|| format!("/tmp/firelane-test-{uid}").into()),
             cache: named("FIRELANE_TEST_CACHE").unwrap_or_else(|| home.join("cache")),
-            guest: named("FIRELANE_GUEST").unwrap_or_else(|| workspace.bin("debug").join(GUEST)),
+            guest: named("FIRELANE_GUEST").unwrap_or_else(|| bin.join(GUEST)),
             home,
+            bin,
         })
     }
 
@@ -99,6 +106,7 @@ impl Environment {
             .env("FIRELANE_HOME", &self.home)
             .env("FIRELANE_RUN_DIR", &self.run_dir)
             .env("FIRELANE_TEST_CACHE", &self.cache)
+            .env("FIRELANE_BIN_DIR", &self.bin)
             .env("FIRELANE_GUEST", &self.guest)
     }
 }
