@@ -45,7 +45,12 @@ pub(crate) fn run_all(workspace: &Workspace, args: &[&str]) -> Result<()> {
     }
     heading("tests");
     let tested = if succeeds(cargo().args(["nextest", "--version"])) {
-        run(environment.set(cargo().args(["nextest", "run", "--workspace"]).args(args)))
+        let mut nextest = cargo();
+        nextest
+            .args(["nextest", "run"])
+            .args(packages(args))
+            .args(args);
+        run(environment.set(&mut nextest))
     } else {
         println!(
             "cargo-nextest is not installed: cargo test runs the tests, and ends after {CARGO_TEST_LIMIT} at the latest"
@@ -58,16 +63,23 @@ pub(crate) fn run_all(workspace: &Workspace, args: &[&str]) -> Result<()> {
 }
 
 fn cargo_test(args: &[&str]) -> Command {
-    let words = ["test", "--workspace", "--lib", "--bins", "--tests"];
     let mut command = cargo();
     if let Some(timeout) = on_path("timeout") {
         let cargo = command.get_program().to_owned();
         command = Command::new(timeout);
         command.args(["--foreground", CARGO_TEST_LIMIT]).arg(cargo);
     }
-    command.args(words);
+    command.args(["test", "--tests"]).args(packages(args));
     command.args(args).arg("--").arg(CARGO_TEST_THREADS);
     command
+}
+
+/// Every package, unless `args` choose some: cargo would test all of them beside.
+fn packages(args: &[&str]) -> Option<&'static str> {
+    let chosen = args
+        .iter()
+        .any(|arg| arg.starts_with("-p") || arg.starts_with("--package"));
+    (!chosen).then_some("--workspace")
 }
 
 /// What tests read from the environment; a variable that is set already stays.

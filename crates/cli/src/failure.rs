@@ -58,7 +58,7 @@ impl Failure {
         let code = u8::try_from(128 + signal).unwrap_or(PLATFORM);
         Failure {
             code,
-            message: "interrupted; the microVM is gone".into(),
+            message: "interrupted; nothing of it is left running".into(),
             remedy: None,
         }
     }
