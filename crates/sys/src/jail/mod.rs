@@ -118,12 +118,14 @@ impl Jail {
         for procs in &self.cgroup_procs {
             step(&format!("join {}", procs.display()), fs::write(procs, "0"))?;
         }
+        // Found out here: inside the jail's root there is no /proc.
+        let user = self.user.filter(|user| mapped(*user));
         if allowed() {
             unshare_all()?;
-            root::enter(&self.mountpoint, &self.read_only, &self.devices, self.user)?;
+            root::enter(&self.mountpoint, &self.read_only, &self.devices, user)?;
         }
         self.limit()?;
-        if let Some(user) = self.user.filter(|user| mapped(*user)) {
+        if let Some(user) = user {
             become_user(user)?;
         }
         drop_capabilities()?;
