@@ -53,7 +53,7 @@ pub enum ConnectError {
 }
 
 /// Connects to `port`, trying again until `deadline`: while the guest boots, silence and refusal
-/// pass. The error is that of the last try.
+/// pass. The error is that of the last try that the deadline did not cut short.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -62,14 +62,19 @@ pub async fn connect(
     port: u32,
     deadline: Instant,
 ) -> Result<UnixStream, ConnectError> {
+    let mut before = None;
     loop {
         let error = match attempt(vsock, port, deadline.min(Instant::now() + SILENCE)).await {
             Ok(stream) => return Ok(stream),
+            Err(ConnectError::Silent { .. }) if Instant::now() >= deadline => {
+                return Err(before.unwrap_or(ConnectError::Silent { port }));
+            }
             Err(error) => error,
         };
         if matches!(error, ConnectError::Malformed { .. }) || Instant::now() + RETRY >= deadline {
             return Err(error);
         }
+        before = Some(error);
         sleep(RETRY).await;
     }
 }

@@ -72,6 +72,11 @@ impl Local {
             .recv()
             .map_err(|_| io::Error::other("the session is gone"))
     }
+
+    /// The next command, if one has come.
+    pub(crate) fn pending_command(&self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
 }
 
 /// A pair of ends.

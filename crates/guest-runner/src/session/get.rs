@@ -20,10 +20,10 @@ pub(super) fn send(id: u32, spec: &GetSpec, local: &Local, writer: &Writer) -> R
             let mut left = info.size;
             let mut buffer = vec![0u8; MAX_DATA_BYTES];
             while left > 0 {
-                while window == 0 {
-                    match local.next_command()? {
+                while let Some(command) = next_command(local, window == 0)? {
+                    match command {
                         Command::Grant(Channel::File, bytes) => window += u64::from(bytes),
-                        Command::Abort => return Err(io::Error::other("the connection is gone")),
+                        Command::Abort => return Err(io::Error::other("nobody wants the rest")),
                         _ => {}
                     }
                 }
@@ -40,4 +40,12 @@ pub(super) fn send(id: u32, spec: &GetSpec, local: &Local, writer: &Writer) -> R
             writer.send(&Frame::end(id, Channel::File))
         });
     sent.map_err(|error| unreadable(&error))
+}
+
+/// The next command: waited for, or only if it has come.
+fn next_command(local: &Local, wait: bool) -> io::Result<Option<Command>> {
+    match local.pending_command() {
+        None if wait => local.next_command().map(Some),
+        pending => Ok(pending),
+    }
 }

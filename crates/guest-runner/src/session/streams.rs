@@ -154,6 +154,12 @@ impl Streams {
         let mut open = self.lock();
         let finished = match open.remove(&id) {
             Some(Stream::Put(put)) => put.finish(),
+            // The host wants no more of this file.
+            Some(Stream::Get(remote)) => {
+                remote.send(Command::Abort);
+                open.insert(id, Stream::Get(remote));
+                return Ok(());
+            }
             Some(other) => {
                 open.insert(id, other);
                 return Ok(());

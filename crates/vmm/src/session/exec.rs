@@ -106,10 +106,12 @@ impl Stdin {
     /// Sends bytes to the program's standard input; waits while it does not take them.
     ///
     /// # Errors
-    /// If the session has ended.
+    /// If the program or the session has ended.
     pub async fn write(&self, mut bytes: &[u8]) -> Result<(), SessionError> {
         while !bytes.is_empty() {
-            let room = self.credit.take(bytes.len().min(MAX_DATA_BYTES)).await;
+            let Some(room) = self.credit.take(bytes.len().min(MAX_DATA_BYTES)).await else {
+                return Err(self.shared.why_ended());
+            };
             let (now, later) = bytes.split_at(room);
             self.shared
                 .send(&Frame::data(self.id, Channel::Stdin, now))

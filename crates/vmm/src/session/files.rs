@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_guest_proto::frame::{Channel, Frame, Kind, MAX_DATA_BYTES};
-use firelane_guest_proto::message::{
-    FileInfo, GetSpec, MAX_FILE_BYTES, PutSpec, from_frame, to_frame,
-};
+use firelane_guest_proto::message::{FileInfo, GetSpec, PutSpec, from_frame, to_frame};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use tokio::time::timeout;
 
-use super::{Session, SessionError, violation};
+use super::{Session, SessionError, Stream, violation};
 
 /// How long the guest may take for a file, beside what its size takes.
 const FILE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,7 +57,7 @@ impl Session {
                 .min(buffer.len());
             // A refusal in the middle comes as an event, while no window comes any more.
             let room = tokio::select! {
-                room = credit.take(wanted) => room,
+                Some(room) = credit.take(wanted) => room,
                 event = stream.next() => {
                     let kind = event?.kind;
                     return Err(violation(&format!("a {kind:?} frame during a put")));
@@ -101,24 +99,32 @@ impl Session {
         spec: &GetSpec,
         content: impl AsyncWrite + Unpin,
     ) -> Result<FileInfo, SessionError> {
-        bounded(
-            spec.max_bytes.min(MAX_FILE_BYTES),
-            self.get_all(spec, content),
-        )
-        .await
+        let frame = to_frame(0, Kind::Get, spec).map_err(|_| SessionError::TooLarge)?;
+        let mut get = Get::of(self.shared.open(frame).await?);
+        let info = bounded(0, get.info(spec)).await?;
+        bounded(info.size, get.content(info.size, content)).await?;
+        get.complete = true;
+        Ok(info)
+    }
+}
+
+/// A get under way. Dropped before its end, it tells the guest that no more is wanted.
+struct Get {
+    stream: Stream,
+    complete: bool,
+}
+
+impl Get {
+    fn of(stream: Stream) -> Get {
+        Get {
+            stream,
+            complete: false,
+        }
     }
 
-    async fn get_all(
-        &self,
-        spec: &GetSpec,
-        mut content: impl AsyncWrite + Unpin,
-    ) -> Result<FileInfo, SessionError> {
-        let frame = to_frame(0, Kind::Get, spec).map_err(|_| SessionError::TooLarge)?;
-        let mut stream = self.shared.open(frame).await?;
-        let host_file = |error: std::io::Error| SessionError::HostFile {
-            reason: error.to_string(),
-        };
-        let first = stream.next().await?;
+    /// What the guest says of the file.
+    async fn info(&mut self, spec: &GetSpec) -> Result<FileInfo, SessionError> {
+        let first = self.stream.next().await?;
         if first.kind != Kind::FileInfo {
             return Err(violation(&format!(
                 "a {:?} frame at the start of a get",
@@ -129,9 +135,20 @@ impl Session {
         if info.size > spec.max_bytes {
             return Err(violation("a file over the size asked for"));
         }
-        let mut left = info.size;
+        Ok(info)
+    }
+
+    /// Its bytes, up to the guest's word that these were all.
+    async fn content(
+        &mut self,
+        mut left: u64,
+        mut content: impl AsyncWrite + Unpin,
+    ) -> Result<(), SessionError> {
+        let host_file = |error: std::io::Error| SessionError::HostFile {
+            reason: error.to_string(),
+        };
         loop {
-            let frame = stream.next().await?;
+            let frame = self.stream.next().await?;
             match frame.kind {
                 Kind::Data if frame.channel == Channel::File => {
                     let count = frame.payload.len() as u64;
@@ -139,14 +156,30 @@ impl Session {
                         .checked_sub(count)
                         .ok_or_else(|| violation("more bytes than announced"))?;
                     content.write_all(&frame.payload).await.map_err(host_file)?;
-                    stream.grant(Channel::File, frame.payload.len()).await?;
+                    self.stream
+                        .grant(Channel::File, frame.payload.len())
+                        .await?;
                 }
                 Kind::End => {}
                 Kind::Done if left == 0 => break,
                 kind => return Err(violation(&format!("a {kind:?} frame during a get"))),
             }
         }
-        content.flush().await.map_err(host_file)?;
-        Ok(info)
+        content.flush().await.map_err(host_file)
+    }
+}
+
+impl Drop for Get {
+    fn drop(&mut self) {
+        if self.complete {
+            return;
+        }
+        // Whoever gives up cannot wait for the writer.
+        let shared = Arc::clone(&self.stream.shared);
+        let end = Frame::end(self.stream.id, Channel::File);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // A session that has ended needs no word of it.
+            runtime.spawn(async move { drop(shared.send(&end).await) });
+        }
     }
 }

@@ -6,6 +6,8 @@
 mod exec;
 mod files;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
@@ -225,7 +227,8 @@ const MAX_CONTROL: u32 = 8;
 
 /// What may be sent on a stream.
 struct Credit {
-    left: Mutex<u32>,
+    /// Bytes; none once the stream has ended.
+    left: Mutex<Option<u32>>,
     more: Notify,
 }
 
@@ -263,7 +266,7 @@ impl Shared {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, events) = mpsc::unbounded_channel();
         let credit = Arc::new(Credit {
-            left: Mutex::new(INITIAL_WINDOW),
+            left: Mutex::new(Some(INITIAL_WINDOW)),
             more: Notify::new(),
         });
         {
@@ -326,6 +329,12 @@ impl Drop for Stream {
     }
 }
 
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.credit.close();
+    }
+}
+
 impl Slot {
     /// Counts frames other than data, which no window bounds.
     fn control_allowed(&mut self, frame: &Frame) -> bool {
@@ -347,16 +356,17 @@ impl Slot {
 }
 
 impl Credit {
-    /// Waits until something may be sent; takes at most `wanted`.
-    async fn take(&self, wanted: usize) -> usize {
+    /// Waits until something may be sent; takes at most `wanted`. Nothing, once the stream has ended.
+    async fn take(&self, wanted: usize) -> Option<usize> {
         loop {
             let more = self.more.notified();
             {
-                let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-                let taken = (*left).min(u32::try_from(wanted).unwrap_or(u32::MAX));
+                let mut left = self.lock();
+                let room = left.as_mut()?;
+                let taken = (*room).min(u32::try_from(wanted).unwrap_or(u32::MAX));
                 if taken > 0 {
-                    *left -= taken;
-                    return taken as usize;
+                    *room -= taken;
+                    return Some(taken as usize);
                 }
             }
             more.await;
@@ -364,10 +374,25 @@ impl Credit {
     }
 
     fn give(&self, bytes: u32) {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = left.saturating_add(bytes).min(INITIAL_WINDOW);
+        if let Some(left) = self.lock().as_mut() {
+            *left = left.saturating_add(bytes).min(INITIAL_WINDOW);
+        }
+        self.wake();
+    }
+
+    /// Nothing more may be sent: the stream has ended.
+    fn close(&self) {
+        *self.lock() = None;
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.more.notify_waiters();
         self.more.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<u32>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
