@@ -1,7 +1,9 @@
 //! A command that runs, and how it ended.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
@@ -88,6 +90,18 @@ impl Running {
     /// If it is gone.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// How far it has read or written a file that it has open, in bytes.
+    #[must_use]
+    pub fn position_in(&self, file: &Path) -> Option<u64> {
+        let process = Path::new("/proc").join(self.child.id().to_string());
+        let mut open = fs::read_dir(process.join("fd")).ok()?.flatten();
+        let found =
+            open.find(|entry| fs::read_link(entry.path()).is_ok_and(|path| path == file))?;
+        let info = fs::read_to_string(process.join("fdinfo").join(found.file_name())).ok()?;
+        let position = info.lines().find_map(|line| line.strip_prefix("pos:"))?;
+        position.trim().parse().ok()
     }
 
     /// Closes its stdout unread, ends its standard input and waits for its end.

@@ -194,3 +194,20 @@ impl MicroVm {
         );
     }
 }
+
+/// Processes whose command line names something below `folder`.
+///
+/// # Panics
+/// Without `/proc`.
+#[must_use]
+pub fn processes_of(folder: &Path) -> Vec<String> {
+    let folder = folder.as_os_str().as_encoded_bytes();
+    let processes = fs::read_dir("/proc")
+        .expect("every Linux has /proc")
+        .flatten();
+    processes
+        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
+        .filter(|line| line.windows(folder.len()).any(|part| part == folder))
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .collect()
+}

@@ -10,4 +10,4 @@ mod command;
 mod lab;
 
 pub use command::{Ended, Running};
-pub use lab::{Lab, MicroVm};
+pub use lab::{Lab, MicroVm, processes_of};

@@ -144,12 +144,14 @@ fn devices_are_closed_to_programs() {
 
 #[test]
 fn a_program_cannot_restart_or_crash_the_guest() {
+    // A kernel may have closed the trigger (EACCES), or have none (ENOENT).
     let code = "import ctypes, os\n\
+                absent = (2, 13)\n\
                 print(ctypes.CDLL(None).reboot(0x1234567))\n\
-                for c in 'cb':\n    try: open('/proc/sysrq-trigger', 'w').write(c)\n    except OSError as e: print(e.errno)\n\
+                for c in 'cb':\n    try: open('/proc/sysrq-trigger', 'w').write(c)\n    except OSError as e: print(e.errno in absent)\n\
                 try: os.kill(1, 9)\nexcept OSError as e: print(e.errno)";
     let report = attack("python", code, &[]);
-    assert_eq!(stdout(&report), "-1\n13\n13\n1\n", "{report}");
+    assert_eq!(stdout(&report), "-1\nTrue\nTrue\n1\n", "{report}");
 }
 
 #[test]

@@ -147,3 +147,33 @@ fn the_outcome_tells_which_python_ran() {
     let report = lab.run_json("python", "print(1)", &[]);
     assert_eq!(report["interpreter"], "/usr/bin/python3");
 }
+
+#[test]
+fn python2_is_taken_where_there_is_no_python3() {
+    let lab = Lab::new();
+    // Debian has no python2 any more; what is shown is the choice, not the language.
+    lab.file(
+        "old.toml",
+        "description = \"no python3\"\npackages = [\"bash\", \"coreutils\"]\n\n\
+         [files.\"usr/bin/python\"]\ncontent = \"#!/bin/bash\\necho python\\n\"\nmode = 0o755\n\n\
+         [files.\"usr/bin/python2\"]\ncontent = \"#!/bin/bash\\necho python2\\n\"\nmode = 0o755\n",
+    );
+    let built = lab.firelane(&["template", "build", "./old.toml"]);
+    assert_eq!(built.code, 0, "{built:?}");
+    let args = [
+        "run",
+        "--json",
+        "--template",
+        "old",
+        "--lang",
+        "python",
+        "-c",
+        "1",
+    ];
+    let ended = lab.firelane(&args);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["interpreter"], "/usr/bin/python2", "{report}");
+    assert_eq!(report["stdout"], "python2\n", "{report}");
+    let removed = lab.firelane(&["template", "rm", "old"]);
+    assert_eq!(removed.code, 0, "{removed:?}");
+}

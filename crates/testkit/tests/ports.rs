@@ -8,11 +8,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use firelane_guest_proto::SESSION_PORT;
+use firelane_guest_proto::frame::MAX_STREAMS;
+use firelane_guest_proto::link::MAX_CONNECTIONS;
 use firelane_guest_proto::message::{
     ExecSpec, Exit, GetSpec, Limits, Outcome, Program, PtySize, PutSpec, RefusedCode,
 };
 use firelane_testkit::{Lab, Running};
-use firelane_vmm::connect::connect;
+use firelane_vmm::connect::{ConnectError, connect};
 use firelane_vmm::session::{Event, Exec, Session, SessionError};
 use tokio::time::Instant;
 
@@ -73,6 +75,21 @@ fn spec(argv: &[&str]) -> ExecSpec {
             ..Limits::default()
         },
         pty: None,
+    }
+}
+
+fn get(path: &str, max_bytes: u64) -> GetSpec {
+    GetSpec {
+        path: path.into(),
+        max_bytes,
+    }
+}
+
+/// Why the guest refused.
+fn code(result: Result<(), SessionError>) -> RefusedCode {
+    match result {
+        Err(SessionError::Refused(refused)) => refused.code,
+        other => panic!("not refused: {other:?}"),
     }
 }
 
@@ -283,20 +300,12 @@ async fn files_are_atomic_capped_and_confined() {
     let (stat, _) = shell(&session, "stat -c '%s %a %U' /work/deep/er/file").await;
     assert_eq!(stat, "1500000 755 user\n", "set-id bits are not set");
     let mut got = Vec::new();
-    let get = |path: &str, max_bytes| GetSpec {
-        path: path.into(),
-        max_bytes,
-    };
     let info = session
         .get(&get("/work/deep/er/file", u64::MAX), &mut got)
         .await
         .unwrap();
     assert_eq!((info.size, got == content), (1_500_000, true));
 
-    let code = |result: Result<(), SessionError>| match result {
-        Err(SessionError::Refused(refused)) => refused.code,
-        other => panic!("not refused: {other:?}"),
-    };
     // What ends early leaves the old content.
     let short = session.put(&put("deep/er/file", 10), &b"123"[..]).await;
     assert!(
@@ -377,6 +386,82 @@ async fn garbage_on_the_session_port_ends_that_session_only() {
         assert_eq!(goodbye.get(8), Some(&5), "it says goodbye: {goodbye:?}");
     }
     assert_eq!(shell(&session, "echo unmoved").await.0, "unmoved\n");
+    drop(session);
+    guest.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_full_refuses_one_more_stream_and_goes_on() {
+    let guest = Guest::boot();
+    let session = guest.session().await;
+    let mut execs = Vec::new();
+    for _ in 0..MAX_STREAMS {
+        let mut exec = session.exec(&spec(&["cat"])).await.unwrap();
+        assert_eq!(exec.next().await.unwrap(), Event::Started);
+        execs.push(exec);
+    }
+    let mut extra = session.exec(&spec(&["cat"])).await.unwrap();
+    assert_eq!(code(extra.next().await.map(drop)), RefusedCode::Exhausted);
+    let first = execs.pop().unwrap();
+    first.stdin().end().await.unwrap();
+    assert_eq!(finish(first).await.1.exit, Exit::Code(0));
+    assert_eq!(shell(&session, "echo room").await.0, "room\n");
+    drop((execs, session));
+    guest.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_full_refuses_one_more_connection_and_goes_on() {
+    let guest = Guest::boot();
+    let mut connections = Vec::new();
+    let refused = loop {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        match connect(&guest.vsock, SESSION_PORT, deadline).await {
+            Ok(stream) => connections.push(stream),
+            Err(error) => break error,
+        }
+        assert!(
+            connections.len() <= MAX_CONNECTIONS,
+            "no end of connections"
+        );
+    };
+    // The run has one of them.
+    assert_eq!(connections.len(), MAX_CONNECTIONS - 1);
+    assert!(
+        matches!(refused, ConnectError::Refused { .. }),
+        "{refused:?}"
+    );
+    drop(connections);
+    let session = guest.session().await;
+    assert_eq!(shell(&session, "echo room").await.0, "room\n");
+    drop(session);
+    guest.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_that_is_left_frees_its_stream() {
+    let guest = Guest::boot();
+    let session = guest.session().await;
+    shell(&session, "truncate -s 64M /work/big").await;
+    for _ in 0..MAX_STREAMS {
+        let spec = get("/work/big", 1 << 30);
+        // Dropped at its first bytes.
+        let (ours, mut theirs) = tokio::io::duplex(1);
+        tokio::select! {
+            got = session.get(&spec, ours) => panic!("{got:?}"),
+            byte = tokio::io::AsyncReadExt::read_u8(&mut theirs) => assert_eq!(byte.unwrap(), 0),
+        }
+    }
+    // The guest learns of it when it has sent what was under way.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut exec = session.exec(&spec(&["true"])).await.unwrap();
+        match exec.next().await {
+            Ok(event) => break assert_eq!(event, Event::Started),
+            refused => assert_eq!(code(refused.map(drop)), RefusedCode::Exhausted),
+        }
+        assert!(Instant::now() < deadline, "no stream is freed");
+    }
     drop(session);
     guest.end();
 }

@@ -129,6 +129,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_process_that_was_never_jailed_has_its_controls_off() {
+        // Ourselves: the same user, the same namespaces, no filter.
+        let controls = Controls::of(std::process::id()).unwrap();
+        let root = rustix::process::geteuid().is_root();
+        for name in ["own user", "own mount namespace", "own network namespace"] {
+            let control = controls
+                .0
+                .iter()
+                .find(|control| control.name == name)
+                .unwrap();
+            match (&control.state, root) {
+                (State::Off(_), true) | (State::Impossible(_), false) => {}
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_process_without_controls_is_told_apart() {
         let status = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\nSeccomp:\t0\n";
         assert!(matches!(no_capabilities(status), State::Off(_)));
