@@ -61,6 +61,7 @@ impl Host {
             memory_mib: args.memory_mib.unwrap_or(manifest.memory_mib),
             vcpus: args.vcpus,
             boot_timeout: BOOT_TIMEOUT,
+            snapshot: None,
         };
         let mut driver = Qemu {
             program,

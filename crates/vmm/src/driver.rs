@@ -61,6 +61,18 @@ pub struct Machine {
     pub vcpus: u32,
     /// How long the guest may take until it is ready.
     pub boot_timeout: Duration,
+    /// Where a snapshot of it shall be put by [`MicroVm::snapshot`], if one shall be made: files
+    /// that do not exist yet.
+    pub snapshot: Option<SnapshotFiles>,
+}
+
+/// The two files of a snapshot. Once made, neither is ever written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFiles {
+    /// The guest's memory, as large as that and sparse. Clones map it privately.
+    pub memory: PathBuf,
+    /// Everything else of the microVM's state, in the driver's own format.
+    pub state: PathBuf,
 }
 
 /// Why a microVM could not be booted. Nothing of it is left.
@@ -101,6 +113,9 @@ pub enum BootError {
     /// The VMM refused a command.
     #[error("the VMM refused its configuration")]
     Monitor(#[source] crate::qemu::QmpError),
+    /// The VMM did not load the snapshot.
+    #[error("the VMM could not load the snapshot")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The guest did not become ready in time.
     #[error(
         "the guest was not ready within {timeout:?}{}",
@@ -159,6 +174,29 @@ fn shown(name: &str, text: &str) -> String {
     }
 }
 
+/// A snapshot could not be made. Nothing of the microVM is left, nor of the snapshot's files.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The microVM was booted without a place for a snapshot.
+    #[error("the microVM was booted without a place for a snapshot")]
+    NoPlace,
+    /// The VMM refused.
+    #[error("the VMM could not save its state")]
+    Refused(#[source] crate::qemu::QmpError),
+    /// The VMM began and did not succeed.
+    #[error("the VMM could not save its state: {reason}")]
+    Failed {
+        /// What it says.
+        reason: String,
+    },
+    /// The files could not be completed.
+    #[error("cannot complete the snapshot's files")]
+    Files(#[source] io::Error),
+    /// What the microVM owned could not be removed.
+    #[error(transparent)]
+    Cleanup(#[from] ControlError),
+}
+
 /// A microVM could not be paused, resumed or destroyed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -194,6 +232,19 @@ pub trait Driver: Send + Sync {
         machine: &Machine,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError>;
+
+    /// Starts a private clone of a snapshot, which was made by this driver of a machine of the same
+    /// description, and waits until its guest-runner listens. The guest does not know yet that it
+    /// is a clone: see `Renew` in `docs/protocol.md`.
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing of the microVM is left then.
+    async fn restore(
+        &self,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError>;
 }
 
 /// A microVM that runs. Dropped without [`MicroVm::destroy`], it is ended all the same, and what
@@ -220,6 +271,13 @@ pub trait MicroVm: Send + Sync {
     /// # Errors
     /// [`ControlError::Refused`].
     async fn resume(&mut self) -> Result<(), ControlError>;
+
+    /// Ends the microVM and leaves a snapshot of this moment in the files that its [`Machine`]
+    /// named. No connection to the guest may be open.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    async fn snapshot(self: Box<Self>) -> Result<(), SnapshotError>;
 
     /// Waits until the VMM ends by itself.
     async fn died(&mut self) -> Death;

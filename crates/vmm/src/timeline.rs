@@ -12,6 +12,8 @@ pub enum Phase {
     Spawned,
     /// The VMM has its configuration and answers.
     Configured,
+    /// The state of a snapshot is in place; only where one is restored.
+    Loaded,
     /// The guest's processors run.
     Started,
     /// The guest-runner listens.
@@ -33,6 +35,7 @@ impl Phase {
         match self {
             Phase::Spawned => "spawned",
             Phase::Configured => "configured",
+            Phase::Loaded => "loaded",
             Phase::Started => "started",
             Phase::GuestReady => "guest_ready",
             Phase::Connected => "connected",

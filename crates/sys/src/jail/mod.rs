@@ -11,11 +11,13 @@
 //! done is visible in `/proc/<pid>` of the VMM, where [`Controls::of`] reads it.
 
 mod controls;
+mod handed;
 mod root;
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 pub use controls::{Control, Controls, State};
+pub use handed::Opens;
 
 /// First argument of a program that shall act as the jail; the second is the [`Jail`] as JSON.
 pub const ARGUMENT: &str = "__jail";
@@ -49,6 +52,9 @@ pub struct Jail {
     pub open_files: u64,
     /// Descriptors up to this number are the VMM's; all others are closed.
     pub last_descriptor: i32,
+    /// Socket over which the owner learns of opens for reading and writing, and answers them; see
+    /// [`Opens`]. Its number is above `last_descriptor`.
+    pub opens_channel: Option<i32>,
     /// The process that owns the VMM; if it is gone already, there is nothing to do.
     pub owner: u32,
 }
@@ -135,7 +141,18 @@ impl Jail {
         )?;
         // A change of user forgets this setting.
         self.die_with_owner()?;
+        self.stop_opens()?;
         self.close_others()
+    }
+
+    #[expect(unsafe_code, reason = "a descriptor is named by its number")]
+    fn stop_opens(&self) -> Result<(), JailError> {
+        let Some(channel) = self.opens_channel else {
+            return Ok(());
+        };
+        // SAFETY: the owner put the descriptor there, and it is closed only after this.
+        let channel = unsafe { BorrowedFd::borrow_raw(channel) };
+        step("let the owner answer opens", handed::stop_opens(channel))
     }
 
     fn die_with_owner(&self) -> Result<(), JailError> {

@@ -16,6 +16,20 @@ pub(super) const LINK_FD: i32 = 4;
 /// The guest's serial console.
 pub(super) const CONSOLE_FD: i32 = 5;
 
+/// The jail's socket for opens; not QEMU's. The highest.
+pub(super) const OPENS_FD: i32 = 6;
+
+/// How a microVM comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Booted, with memory of its own.
+    Boot,
+    /// Booted, with memory in a file that becomes a snapshot's.
+    Template,
+    /// Restored, with memory that is a private copy of a snapshot's.
+    Clone,
+}
+
 /// Bytes of translated code that emulation may keep, in MiB. The default is a gibibyte per
 /// microVM; node, the hungriest, needs 37.
 pub(super) const TB_SIZE_MIB: u32 = 64;
@@ -23,6 +37,7 @@ pub(super) const TB_SIZE_MIB: u32 = 64;
 /// The arguments, program excluded.
 pub(super) fn arguments(
     machine: &Machine,
+    origin: Origin,
     acceleration: Acceleration,
     tsc_khz: u64,
 ) -> Vec<String> {
@@ -36,9 +51,22 @@ pub(super) fn arguments(
         escape(&machine.rootfs)
     );
     let port = format!("virtserialport,chardev=link,name={PORT_NAME},nr=1");
+    // QEMU opens this path, and the jail has its owner answer the open: the path does not exist.
+    let memory = |share: &str| {
+        let size = machine.memory_mib;
+        format!("memory-backend-file,id=ram,size={size}M,mem-path=/memory,share={share}")
+    };
+    let (backend, memory) = match origin {
+        Origin::Boot => ("", None),
+        Origin::Template => (",memory-backend=ram", Some(memory("on"))),
+        Origin::Clone => (",memory-backend=ram", Some(memory("off"))),
+    };
     let words: Vec<(&str, String)> = vec![
         ("-name", format!("firelane-{}", machine.id)),
-        ("-machine", "microvm,acpi=on,pit=on,pic=on,rtc=on".into()),
+        (
+            "-machine",
+            format!("microvm,acpi=on,pit=on,pic=on,rtc=on{backend}"),
+        ),
         ("-accel", accel),
         ("-cpu", cpu.into()),
         ("-smp", machine.vcpus.to_string()),
@@ -59,14 +87,23 @@ pub(super) fn arguments(
         ("-device", "virtio-serial-device,max_ports=2".into()),
         ("-chardev", chardev("link", LINK_FD)),
         ("-device", port),
-        ("-kernel", machine.kernel.to_string_lossy().into_owned()),
-        ("-initrd", machine.initrd.to_string_lossy().into_owned()),
-        ("-append", kernel_arguments(acceleration, tsc_khz)),
     ];
+    let memory = memory.map(|memory| ("-object", memory));
+    // A clone finds its kernel in its memory.
+    let start = match origin {
+        Origin::Clone => vec![("-incoming", "defer".into())],
+        Origin::Boot | Origin::Template => vec![
+            ("-kernel", machine.kernel.to_string_lossy().into_owned()),
+            ("-initrd", machine.initrd.to_string_lossy().into_owned()),
+            ("-append", kernel_arguments(acceleration, tsc_khz)),
+        ],
+    };
     let flags = ["-nodefaults", "-no-user-config", "-no-reboot", "-S"].map(String::from);
     let display = ["-display", "none"].map(String::from);
     let pairs = words
         .into_iter()
+        .chain(memory)
+        .chain(start)
         .flat_map(|(name, value)| [name.into(), value]);
     flags.into_iter().chain(display).chain(pairs).collect()
 }
@@ -106,19 +143,20 @@ mod tests {
             memory_mib: 256,
             vcpus: 2,
             boot_timeout: Duration::from_secs(1),
+            snapshot: None,
         }
     }
 
     #[test]
     fn the_command_line_has_no_network_no_default_device_and_a_read_only_root() {
-        let line = arguments(&machine(), Acceleration::Tcg, 2_300_000).join(" ");
+        let line = arguments(&machine(), Origin::Boot, Acceleration::Tcg, 2_300_000).join(" ");
         insta::assert_snapshot!(line);
     }
 
     #[test]
     fn kvm_differs_in_accelerator_processor_and_kernel_arguments_only() {
-        let tcg = arguments(&machine(), Acceleration::Tcg, 1);
-        let kvm = arguments(&machine(), Acceleration::Kvm, 1);
+        let tcg = arguments(&machine(), Origin::Boot, Acceleration::Tcg, 1);
+        let kvm = arguments(&machine(), Origin::Boot, Acceleration::Kvm, 1);
         let different: Vec<&String> = kvm
             .iter()
             .zip(&tcg)
@@ -127,5 +165,21 @@ mod tests {
             .collect();
         assert_eq!(different.len(), 3, "{different:?}");
         assert_eq!(&different[..2], ["kvm", "host"]);
+    }
+
+    #[test]
+    fn a_clone_has_its_templates_devices_and_a_private_copy_of_its_memory() {
+        let line = |origin| arguments(&machine(), origin, Acceleration::Tcg, 1);
+        let (template, clone) = (line(Origin::Template), line(Origin::Clone));
+        let devices = |line: &[String]| -> Vec<String> {
+            let pairs = line.windows(2).filter(|pair| pair[0] == "-device");
+            pairs.map(|pair| pair[1].clone()).collect()
+        };
+        assert_eq!(devices(&template), devices(&clone));
+        assert!(
+            clone.iter().any(|word| word.ends_with("share=off")),
+            "{clone:?}"
+        );
+        assert!(!clone.iter().any(|word| word == "-kernel"), "{clone:?}");
     }
 }

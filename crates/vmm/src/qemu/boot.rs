@@ -1,26 +1,26 @@
-//! From a machine's description to a guest that listens.
+//! From a machine's description, or a snapshot of one, to a guest that listens.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use command_fds::{CommandFdExt, FdMapping};
 use firelane_sys::cgroup::{Bounds, Cgroups};
-use firelane_sys::jail::{self, Jail};
+use firelane_sys::jail::{self, Jail, Opens};
 use firelane_sys::process::ProcessId;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::args::{self, CONSOLE_FD, LINK_FD, QMP_FD, TB_SIZE_MIB};
+use super::args::{self, CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TB_SIZE_MIB};
 use super::link::Link;
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
-use super::{Qemu, find_program};
-use crate::driver::{Acceleration, BootError, Machine};
+use super::{Qemu, find_program, migration};
+use crate::driver::{Acceleration, BootError, Machine, SnapshotFiles};
 use crate::rundir::{Record, RunDir};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
@@ -47,37 +47,100 @@ const SYSTEM_FOLDERS: [&str; 6] = [
 ];
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 
-pub(super) async fn boot(
+/// Boots `machine`, or restores the snapshot of one.
+pub(super) async fn start(
     qemu: &Qemu,
     machine: &Machine,
+    snapshot: Option<&SnapshotFiles>,
     timeline: &mut Timeline,
 ) -> Result<QemuVm, BootError> {
     find_program(&qemu.program).map_err(|_| BootError::NoVmm {
         program: qemu.program.display().to_string(),
         remedy: super::probe::REMEDY.into(),
     })?;
-    for path in [&machine.kernel, &machine.initrd, &machine.rootfs] {
-        File::open(path).map_err(|source| BootError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
+    let (origin, kept) = match (snapshot, &machine.snapshot) {
+        (Some(files), _) => (Origin::Clone, Some(Kept::open(files.clone())?)),
+        (None, Some(files)) => (
+            Origin::Template,
+            Some(Kept::create(files.clone(), machine.memory_mib)?),
+        ),
+        (None, None) => (Origin::Boot, None),
+    };
+    let booted = (origin != Origin::Clone).then_some([&machine.kernel, &machine.initrd]);
+    for path in booted.into_iter().flatten().chain([&machine.rootfs]) {
+        File::open(path).map_err(unreadable(path))?;
     }
     let run_dir = RunDir::make(&qemu.run_base, &machine.id)?;
     let cgroups = Cgroups::make(&machine.id, &bounds(machine));
     let mut starting = Starting {
         record: Record { vmm: None, cgroups },
         run_dir,
+        origin,
         child: None,
     };
-    match starting.start(qemu, machine, timeline).await {
-        Ok((monitor, link, stderr, console)) => {
-            Ok(starting.into_vm(monitor, link, stderr, console))
-        }
+    match starting.start(qemu, machine, kept, timeline).await {
+        Ok(parts) => Ok(starting.into_vm(parts)),
         Err(error) => {
             starting.give_up().await;
             Err(error)
         }
     }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> BootError {
+    move |source| BootError::Unreadable {
+        path: path.into(),
+        source,
+    }
+}
+
+/// A snapshot's files, open.
+pub(super) struct Kept {
+    pub(super) files: SnapshotFiles,
+    pub(super) memory: File,
+    pub(super) state: File,
+}
+
+impl Kept {
+    /// Those of a snapshot that is there. The memory is open for reading only, and stays so: that
+    /// is what keeps a clone from spoiling it.
+    fn open(files: SnapshotFiles) -> Result<Kept, BootError> {
+        let open = |path: &Path| File::open(path).map_err(unreadable(path));
+        Ok(Kept {
+            memory: open(&files.memory)?,
+            state: open(&files.state)?,
+            files,
+        })
+    }
+
+    /// Those of one to be made.
+    fn create(files: SnapshotFiles, memory_mib: u32) -> Result<Kept, BootError> {
+        let create = |path: &Path| {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path);
+            step("make a snapshot's file", file)
+        };
+        let kept = Kept {
+            memory: create(&files.memory)?,
+            state: create(&files.state)?,
+            files,
+        };
+        let size = u64::from(memory_mib) << 20;
+        step("size a snapshot's file", kept.memory.set_len(size))?;
+        Ok(kept)
+    }
+}
+
+/// What a started microVM is made of, beside its process.
+struct Parts {
+    kept: Option<Kept>,
+    monitor: Qmp,
+    link: Link,
+    stderr: Tail,
+    console: Tail,
 }
 
 fn bounds(machine: &Machine) -> Bounds {
@@ -94,6 +157,7 @@ fn bounds(machine: &Machine) -> Bounds {
 struct Starting {
     run_dir: RunDir,
     record: Record,
+    origin: Origin,
     child: Option<Child>,
 }
 
@@ -102,18 +166,25 @@ impl Starting {
         &mut self,
         qemu: &Qemu,
         machine: &Machine,
+        kept: Option<Kept>,
         timeline: &mut Timeline,
-    ) -> Result<(Qmp, Link, Tail, Tail), BootError> {
+    ) -> Result<Parts, BootError> {
         // On record before there is a process in them.
         step("record the microVM", self.run_dir.record(&self.record))?;
         let (qmp, qmp_theirs) = step("make a socket", StdUnixStream::pair())?;
         let (link, link_theirs) = step("make a socket", StdUnixStream::pair())?;
         let (console, console_theirs) = step("make a socket", StdUnixStream::pair())?;
-        let inherited = [
-            (qmp_theirs, QMP_FD),
-            (link_theirs, LINK_FD),
-            (console_theirs, CONSOLE_FD),
+        let mut inherited: Vec<(OwnedFd, i32)> = vec![
+            (qmp_theirs.into(), QMP_FD),
+            (link_theirs.into(), LINK_FD),
+            (console_theirs.into(), CONSOLE_FD),
         ];
+        let mut memory = None;
+        if let Some(kept) = &kept {
+            let (opens, opens_theirs) = step("make a socket", StdUnixStream::pair())?;
+            inherited.push((opens_theirs.into(), OPENS_FD));
+            memory = Some((opens, step("open the memory", kept.memory.try_clone())?));
+        }
         let jail = self.jail(qemu, machine);
         let mut child = step("start the VMM", spawn(&qemu.jail_program, &jail, inherited))?;
         let stderr = child.stderr.take().map(Tail::of);
@@ -126,9 +197,15 @@ impl Starting {
         timeline.mark(Phase::Spawned);
 
         let mut console = Tail::of(step("read the console", tokio_stream(console))?);
-        let guest = self.start_guest(machine, qmp, link, timeline);
+        let guest = self.start_guest(machine, kept.as_ref(), memory, qmp, link, timeline);
         match timeout(machine.boot_timeout, guest).await {
-            Ok(Ok((monitor, link))) => Ok((monitor, link, stderr, console)),
+            Ok(Ok((monitor, link))) => Ok(Parts {
+                kept,
+                monitor,
+                link,
+                stderr,
+                console,
+            }),
             Ok(Err(error)) => Err(self.explain(error, &mut stderr, &mut console).await),
             Err(_) => Err(BootError::NotReady {
                 timeout: machine.boot_timeout,
@@ -140,14 +217,28 @@ impl Starting {
     async fn start_guest(
         &self,
         machine: &Machine,
+        kept: Option<&Kept>,
+        memory: Option<(StdUnixStream, File)>,
         qmp: StdUnixStream,
         link: StdUnixStream,
         timeline: &mut Timeline,
     ) -> Result<(Qmp, Link), BootError> {
+        if let Some((opens, file)) = memory {
+            let limit = machine.boot_timeout;
+            let handing = tokio::task::spawn_blocking(move || hand_memory(&opens, &file, limit));
+            let handed = handing.await.map_err(io::Error::other);
+            step("hand the VMM its memory", handed.flatten())?;
+        }
         let mut monitor = Qmp::open(step("open the monitor", tokio_stream(qmp))?)
             .await
             .map_err(BootError::Monitor)?;
         timeline.mark(Phase::Configured);
+        if let (Origin::Clone, Some(kept)) = (self.origin, kept) {
+            migration::load(&mut monitor, &kept.state)
+                .await
+                .map_err(|error| BootError::Load(Box::new(error)))?;
+            timeline.mark(Phase::Loaded);
+        }
         let nonce = nonce(&machine.id);
         let link = step("open the link", tokio_stream(link))?;
         let mut link = step(
@@ -187,14 +278,17 @@ impl Starting {
         if !qemu.program.starts_with("/usr") {
             read_only.push(qemu.program.clone());
         }
-        read_only.extend([&machine.kernel, &machine.initrd, &machine.rootfs].map(Clone::clone));
+        if self.origin != Origin::Clone {
+            read_only.extend([&machine.kernel, &machine.initrd].map(Clone::clone));
+        }
+        read_only.push(machine.rootfs.clone());
         let mut devices: Vec<PathBuf> = DEVICES.iter().map(PathBuf::from).collect();
         if qemu.acceleration == Acceleration::Kvm {
             devices.push("/dev/kvm".into());
         }
         Jail {
             program: qemu.program.clone(),
-            args: args::arguments(machine, qemu.acceleration, qemu.tsc_khz),
+            args: args::arguments(machine, self.origin, qemu.acceleration, qemu.tsc_khz),
             user: rustix::process::geteuid()
                 .is_root()
                 .then(|| user_of(&machine.id)),
@@ -204,6 +298,7 @@ impl Starting {
             cgroup_procs: self.record.cgroups.procs(),
             open_files: OPEN_FILES,
             last_descriptor: CONSOLE_FD,
+            opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
             owner: std::process::id(),
         }
     }
@@ -222,11 +317,20 @@ impl Starting {
         }
     }
 
-    fn into_vm(self, monitor: Qmp, link: Link, stderr: Tail, console: Tail) -> QemuVm {
+    fn into_vm(self, parts: Parts) -> QemuVm {
+        let Parts {
+            kept,
+            monitor,
+            link,
+            stderr,
+            console,
+        } = parts;
+        let snapshot = kept.filter(|_| self.origin == Origin::Template);
         QemuVm {
             child: self.child.expect("a microVM that started has a process"),
             monitor,
             _link: link,
+            snapshot,
             vsock: self.run_dir.vsock(),
             run_dir: self.run_dir,
             cgroups: self.record.cgroups,
@@ -236,11 +340,7 @@ impl Starting {
     }
 }
 
-fn spawn(
-    jail_program: &Path,
-    jail: &Jail,
-    inherited: [(StdUnixStream, i32); 3],
-) -> io::Result<Child> {
+fn spawn(jail_program: &Path, jail: &Jail, inherited: Vec<(OwnedFd, i32)>) -> io::Result<Child> {
     let description = serde_json::to_string(jail).map_err(io::Error::other)?;
     let mut command = Command::new(jail_program);
     command
@@ -252,13 +352,18 @@ fn spawn(
         .kill_on_drop(true);
     let mappings = inherited
         .into_iter()
-        .map(|(stream, child_fd)| FdMapping {
-            parent_fd: OwnedFd::from(stream),
+        .map(|(parent_fd, child_fd)| FdMapping {
+            parent_fd,
             child_fd,
         })
         .collect();
     command.fd_mappings(mappings).map_err(io::Error::other)?;
     command.spawn()
+}
+
+/// Answers the VMM's open of its memory.
+fn hand_memory(opens: &StdUnixStream, memory: &File, limit: std::time::Duration) -> io::Result<()> {
+    Opens::receive(opens.as_fd(), limit)?.answer(memory.as_fd(), limit)
 }
 
 /// A user of its own for each microVM, so that no VMM can touch another's process.

@@ -1,6 +1,8 @@
 //! A running QEMU.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -11,9 +13,11 @@ use firelane_sys::cgroup::Cgroups;
 use tokio::process::Child;
 use tokio::time::timeout;
 
+use super::boot::Kept;
 use super::link::Link;
+use super::migration::{self, MigrationError};
 use super::qmp::Qmp;
-use crate::driver::{ControlError, Death, MicroVm};
+use crate::driver::{ControlError, Death, MicroVm, SnapshotError};
 use crate::rundir::RunDir;
 use crate::tail::Tail;
 
@@ -24,6 +28,8 @@ pub(super) struct QemuVm {
     pub(super) child: Child,
     pub(super) monitor: Qmp,
     pub(super) _link: Link,
+    /// The snapshot that it can become.
+    pub(super) snapshot: Option<Kept>,
     pub(super) vsock: PathBuf,
     pub(super) run_dir: RunDir,
     pub(super) cgroups: Cgroups,
@@ -69,6 +75,34 @@ impl MicroVm for QemuVm {
             .map_err(refused)
     }
 
+    async fn snapshot(mut self: Box<Self>) -> Result<(), SnapshotError> {
+        let Some(Kept { files, state, .. }) = self.snapshot.take() else {
+            return Err(SnapshotError::NoPlace);
+        };
+        let saved = async {
+            self.pause().await?;
+            save(&mut self.monitor, &state).await
+        };
+        let saved = saved.await;
+        // The VMM maps the memory and could change it until it is gone.
+        let ended = self.destroy().await;
+        let made = saved
+            .and(ended.map_err(SnapshotError::from))
+            .and_then(|()| {
+                seal(&files.memory)
+                    .and_then(|()| seal(&files.state))
+                    .map_err(SnapshotError::Files)
+            });
+        if made.is_err() {
+            for path in [&files.memory, &files.state] {
+                if let Err(error) = fs::remove_file(path) {
+                    tracing::warn!(path = %path.display(), %error, "cannot remove half a snapshot");
+                }
+            }
+        }
+        made
+    }
+
     async fn died(&mut self) -> Death {
         death(&mut self.child, &mut self.stderr, &mut self.console).await
     }
@@ -79,6 +113,22 @@ impl MicroVm for QemuVm {
         vm.cgroups.remove().map_err(ControlError::Cleanup)?;
         vm.run_dir.remove().map_err(ControlError::Cleanup)
     }
+}
+
+async fn save(monitor: &mut Qmp, state: &fs::File) -> Result<(), SnapshotError> {
+    migration::save(monitor, state)
+        .await
+        .map_err(|error| match error {
+            MigrationError::Refused(source) => SnapshotError::Refused(source),
+            MigrationError::Failed { reason } => SnapshotError::Failed { reason },
+        })
+}
+
+/// Nobody writes the file any more, and its bytes survive the host's sudden end.
+fn seal(path: &Path) -> io::Result<()> {
+    let file = fs::File::open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o444))?;
+    file.sync_all()
 }
 
 /// Kills and collects the process, unless it has ended and was collected already.

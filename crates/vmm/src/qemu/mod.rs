@@ -7,6 +7,7 @@ mod args;
 mod boot;
 mod link;
 mod microvm;
+mod migration;
 mod probe;
 mod qmp;
 
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::driver::{Acceleration, BootError, Driver, DriverKind, Machine, MicroVm};
+use crate::driver::{Acceleration, BootError, Driver, DriverKind, Machine, MicroVm, SnapshotFiles};
 use crate::timeline::Timeline;
 
 pub use probe::{Accelerator, ProbeError, default_program, find_program, version};
@@ -50,6 +51,17 @@ impl Driver for Qemu {
         machine: &Machine,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError> {
-        Ok(Box::new(boot::boot(self, machine, timeline).await?))
+        let vm = boot::start(self, machine, None, timeline).await?;
+        Ok(Box::new(vm))
+    }
+
+    async fn restore(
+        &self,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        let vm = boot::start(self, machine, Some(files), timeline).await?;
+        Ok(Box::new(vm))
     }
 }

@@ -188,6 +188,7 @@ async fn boots(qemu: &Qemu, machine: &Machine, tsc_khz: u64) -> Result<(), Strin
     let machine = Machine {
         id,
         boot_timeout: KVM_DEADLINE,
+        snapshot: None,
         ..machine.clone()
     };
     match qemu.boot(&machine, &mut Timeline::start()).await {

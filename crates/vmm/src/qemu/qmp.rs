@@ -2,12 +2,15 @@
 //!
 //! Source: QEMU, `docs/interop/qmp-spec.rst` (7.2 and 10.0).
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
@@ -90,9 +93,49 @@ impl Qmp {
 
     /// Gives a command without arguments; the answer's value.
     pub(super) async fn command(&mut self, command: &'static str) -> Result<Value, QmpError> {
-        let mut line = json!({ "execute": command }).to_string();
-        line.push('\n');
+        self.command_with(command, &json!({})).await
+    }
+
+    /// Gives a command; the answer's value.
+    pub(super) async fn command_with(
+        &mut self,
+        command: &'static str,
+        arguments: &Value,
+    ) -> Result<Value, QmpError> {
+        let line = line_of(command, arguments);
         self.writer.write_all(line.as_bytes()).await?;
+        self.answer(command).await
+    }
+
+    /// Gives QEMU a copy of an open file, which later commands know by this name.
+    pub(super) async fn give(&mut self, name: &str, file: BorrowedFd<'_>) -> Result<(), QmpError> {
+        const COMMAND: &str = "getfd";
+        let line = line_of(COMMAND, &json!({ "fdname": name }));
+        let socket = self.writer.as_ref();
+        let send = || {
+            let descriptors = [file];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let bytes = [IoSlice::new(line.as_bytes())];
+            Ok(sendmsg(
+                socket,
+                &bytes,
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )?)
+        };
+        let sent = timeout(ANSWER_TIMEOUT, socket.async_io(Interest::WRITABLE, send));
+        let sent = sent
+            .await
+            .map_err(|_| QmpError::Silent { command: COMMAND })??;
+        // The descriptor went with the first byte.
+        let rest = line.as_bytes().get(sent..).unwrap_or_default();
+        self.writer.write_all(rest).await?;
+        self.answer(COMMAND).await.map(drop)
+    }
+
+    async fn answer(&mut self, command: &'static str) -> Result<Value, QmpError> {
         loop {
             let line = self.read_line(command).await?;
             match (line.result, line.error) {
@@ -133,6 +176,12 @@ impl Qmp {
             .map_err(|_| QmpError::Silent { command })??;
         serde_json::from_slice(&line).map_err(|_| QmpError::Malformed { command })
     }
+}
+
+fn line_of(command: &str, arguments: &Value) -> String {
+    let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]
