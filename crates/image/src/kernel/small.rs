@@ -8,7 +8,7 @@
 //! every line of `small.config`. The build depends on the source package, on `small.config` and on the compiler, not on
 //! when, where or by whom it is made.
 //!
-//! Compiling takes 10 to 30 minutes, so no test of the suite does it. It is verified by hand, with a fresh `FIRELANE_HOME`:
+//! Compiling takes 5 to 30 minutes, so no test of the suite does it. It is verified by hand, with a fresh `FIRELANE_HOME`:
 //! `firelane template build base --kernel small`, then the tests of hostile programs and `firelane bench boot` against that store.
 
 use std::io::{BufRead, BufReader};
