@@ -78,6 +78,9 @@ pub struct MachineArgs {
     /// Which VMM to use
     #[arg(long, value_enum, default_value_t)]
     pub driver: DriverChoice,
+    /// Boot, in place of restoring the template's snapshot
+    #[arg(long)]
+    pub cold: bool,
 }
 
 /// Arguments of `firelane run`.

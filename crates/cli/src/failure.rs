@@ -15,6 +15,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use firelane_agent::clone::CloneError;
+use firelane_agent::snapshot::MakeError;
 use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
 use firelane_image::{BuildError, DefinitionError, StoreError};
 use firelane_vmm::driver::BootError;
@@ -120,6 +122,22 @@ impl From<BootError> for Failure {
             remedy,
             ..Failure::platform(error)
         }
+    }
+}
+
+impl From<MakeError> for Failure {
+    fn from(error: MakeError) -> Failure {
+        let remedy = error.remedy();
+        Failure {
+            remedy,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+impl From<CloneError> for Failure {
+    fn from(error: CloneError) -> Failure {
+        Failure::platform(error).with_remedy("boot without a snapshot: --cold")
     }
 }
 

@@ -3,10 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use firelane_agent::clone::{self, Ready};
+use firelane_agent::snapshot;
+use firelane_guest_proto::SESSION_PORT;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
-use firelane_vmm::driver::{Acceleration, Machine};
+use firelane_vmm::connect::connect;
+use firelane_vmm::driver::{Acceleration, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::qemu::{self, Accelerator, Qemu};
 use firelane_vmm::rundir;
+use firelane_vmm::session::Session;
+use firelane_vmm::timeline::{Phase, Timeline};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::args::{DriverChoice, MachineArgs};
@@ -15,13 +22,30 @@ use crate::progress::{BuildBar, Spinner};
 
 /// How long a guest may take to boot.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a guest that listens may take to open a session.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Everything that a microVM is booted with.
+/// Guest memory that a program cannot have: the kernel's and the guest-runner's, in MiB.
+const GUEST_OVERHEAD_MIB: u32 = 72;
+/// Least memory of a program, in MiB.
+const LEAST_PROGRAM_MIB: u32 = 24;
+
+/// A guest that runs, and an open session with it.
+pub(crate) struct Started {
+    pub(crate) vm: Box<dyn MicroVm>,
+    pub(crate) session: Session,
+}
+
+/// Everything that a microVM is started with.
 pub(crate) struct Host {
     pub(crate) driver: Qemu,
     pub(crate) template: Template,
     pub(crate) accelerator: Accelerator,
+    store: Store,
+    /// What is booted.
     machine: Machine,
+    /// What snapshots are made of; nothing, if a snapshot cannot serve what was asked for.
+    warm_machine: Option<Machine>,
 }
 
 impl Host {
@@ -47,9 +71,27 @@ impl Host {
             let remedy = error.remedy();
             Failure::platform(error).with_remedy(remedy)
         })?;
-        sweep();
         let store = open_store()?;
         let template = find_or_build(&store, &args.template).await?;
+        Host::with(args, template, store, fresh).await
+    }
+
+    /// The same for a template that is at hand.
+    pub(crate) async fn of_template(
+        args: &MachineArgs,
+        template: Template,
+    ) -> Result<Host, Failure> {
+        Host::with(args, template, open_store()?, false).await
+    }
+
+    async fn with(
+        args: &MachineArgs,
+        template: Template,
+        store: Store,
+        fresh: bool,
+    ) -> Result<Host, Failure> {
+        let program = qemu::default_program();
+        sweep();
         let runner = guest_runner()?;
         let initrd = template.initrd(&runner)?;
         let manifest = template.manifest();
@@ -79,12 +121,79 @@ impl Host {
         drop(spinner);
         driver.acceleration = accelerator.acceleration();
         driver.tsc_khz = accelerator.tsc_khz;
+        let warm_machine = warm_machine(args, &machine, template.manifest().memory_mib);
         Ok(Host {
             driver,
             template,
             accelerator,
+            store,
             machine,
+            warm_machine,
         })
+    }
+
+    /// Starts a guest: a clone of the template's snapshot, which is made if there is none yet, or
+    /// a fresh boot where a snapshot cannot serve.
+    pub(crate) async fn start(
+        &self,
+        id: &str,
+        timeline: &mut Timeline,
+    ) -> Result<Started, Failure> {
+        let Some(machine) = &self.warm_machine else {
+            let spinner = Spinner::start("booting");
+            let vm = self.driver.boot(&self.machine(id), timeline).await?;
+            drop(spinner);
+            return match open_session(&*vm).await {
+                Ok(session) => {
+                    timeline.mark(Phase::Connected);
+                    Ok(Started { vm, session })
+                }
+                Err(failure) => {
+                    if let Err(error) = vm.destroy().await {
+                        tracing::warn!(%error, "left to the next sweep");
+                    }
+                    Err(failure)
+                }
+            };
+        };
+        let files = self.snapshot().await?;
+        let machine = Machine {
+            id: id.to_owned(),
+            ..machine.clone()
+        };
+        // The run begins when there is a snapshot: making it is no part of it.
+        *timeline = Timeline::start();
+        let Ready { vm, session } =
+            clone::restore(&self.driver, &machine, &files, timeline).await?;
+        Ok(Started { vm, session })
+    }
+
+    /// The snapshot of the template's warmed guest, which is made if there is none.
+    pub(crate) async fn snapshot(&self) -> Result<SnapshotFiles, Failure> {
+        let machine = Machine {
+            id: new_id(),
+            ..self
+                .warm_machine
+                .clone()
+                .unwrap_or_else(|| self.machine.clone())
+        };
+        let mut spinner = None;
+        let making = || spinner = Some(Spinner::start("warming a guest, once for all runs"));
+        let found =
+            snapshot::find_or_make(&self.driver, &self.store, &self.template, &machine, making);
+        Ok(found.await?)
+    }
+
+    /// The bound on a program's memory that makes up for a clone with more memory than was asked
+    /// for, in bytes; 0 if there is none.
+    pub(crate) fn program_memory_bytes(&self) -> u64 {
+        match &self.warm_machine {
+            Some(warm) if warm.memory_mib > self.machine.memory_mib => {
+                let program = self.machine.memory_mib.saturating_sub(GUEST_OVERHEAD_MIB);
+                u64::from(program.max(LEAST_PROGRAM_MIB)) << 20
+            }
+            _ => 0,
+        }
     }
 
     /// A fresh microVM's description.
@@ -94,6 +203,25 @@ impl Host {
             ..self.machine.clone()
         }
     }
+}
+
+/// The machine of the snapshot that can serve what was asked for: with as much memory as the template
+/// says, which costs nothing until it is used, and one processor.
+fn warm_machine(args: &MachineArgs, machine: &Machine, memory_mib: u32) -> Option<Machine> {
+    let serves = !args.cold && machine.vcpus == 1 && machine.memory_mib <= memory_mib;
+    serves.then(|| Machine {
+        memory_mib,
+        ..machine.clone()
+    })
+}
+
+/// Opens a session with a guest that listens.
+pub(crate) async fn open_session(vm: &dyn MicroVm) -> Result<Session, Failure> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let stream = connect(vm.vsock_path(), SESSION_PORT, deadline)
+        .await
+        .map_err(Failure::platform)?;
+    Ok(Session::open(stream).await?)
 }
 
 /// A name that no other microVM has.

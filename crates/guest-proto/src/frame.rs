@@ -61,12 +61,17 @@ pub enum Kind {
     Get = 0x21,
     /// Guest: the file that a get will send.
     FileInfo = 0x22,
-    /// Guest: the file was written, or sent whole; ends the stream.
+    /// Guest: the request was carried out: the file was written, or sent whole, or the guest was
+    /// warmed or renewed; ends the stream.
     Done = 0x23,
+    /// Host: prepare for a snapshot; from here on only a renewal is accepted.
+    Warm = 0x30,
+    /// Host: you are a clone; take what makes you different from the others.
+    Renew = 0x31,
 }
 
 impl Kind {
-    const ALL: [Kind; 18] = [
+    const ALL: [Kind; 20] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Ping,
@@ -85,6 +90,8 @@ impl Kind {
         Kind::Get,
         Kind::FileInfo,
         Kind::Done,
+        Kind::Warm,
+        Kind::Renew,
     ];
 
     /// Largest payload of this kind, in bytes.

@@ -153,6 +153,8 @@ pub enum RefusedCode {
     Exhausted,
     /// The guest-runner itself failed.
     Internal,
+    /// The guest was warmed for a snapshot and has not been renewed since.
+    Stale,
 }
 
 /// The request on this stream was not carried out.
@@ -253,6 +255,43 @@ pub struct FileInfo {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
+}
+
+/// Prepares the guest for a snapshot.
+///
+/// Afterwards the interpreters that the template has wait for programs, and every request but
+/// [`RenewSpec`] is refused as [`RefusedCode::Stale`]: what is common to all clones must not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarmSpec {
+    /// Programs that are run once, so that what they load is in memory.
+    pub snippets: Vec<(Lang, String)>,
+}
+
+/// Bytes of [`RenewSpec::seed`].
+pub const SEED_BYTES: usize = 64;
+
+/// Makes a clone different from all others of its snapshot. May be sent again at any time.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewSpec {
+    /// [`SEED_BYTES`] random bytes for the kernel's generator, which counts them as random and takes
+    /// them in at once.
+    pub seed: Vec<u8>,
+    /// The time: nanoseconds since 1970-01-01 00:00 UTC.
+    pub realtime_ns: u64,
+    /// Name of the host inside; 1 to 63 letters, digits and hyphens.
+    pub hostname: String,
+    /// Content of `/etc/machine-id`. Source: systemd, machine-id(5).
+    pub machine_id: [u8; 16],
+}
+
+impl core::fmt::Debug for RenewSpec {
+    /// Without the seed, which is a secret.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("RenewSpec")
+            .field("realtime_ns", &self.realtime_ns)
+            .field("hostname", &self.hostname)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Largest file that put and get carry, in bytes.

@@ -56,6 +56,11 @@ impl Cgroup {
             .open(self.path.join("cgroup.procs"))
     }
 
+    /// Moves a process into the group.
+    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
     /// Kills every process in the group, however it detached itself.
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.write("cgroup.kill", "1")

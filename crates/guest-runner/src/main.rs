@@ -9,6 +9,8 @@
 //!     └── port 5001  session    many execs, streams, files
 //!           ├── exec   one program: spawn, pump its bytes, kill its tree, tell the outcome
 //!           └── files  put and get, confined
+//!   warm        before a snapshot: zygotes, interpreters that wait for a program
+//!   renewal     after a restore: entropy, time and names of this clone's own
 //!   reaper      the main thread: collects every child, ours and orphans
 //! ```
 //!
@@ -23,9 +25,12 @@ mod exec;
 mod files;
 mod original;
 mod reaper;
+mod renewal;
 mod session;
 mod transport;
 mod wake;
+mod warm;
+mod zygote;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +43,12 @@ pub(crate) struct Guest {
     pub(crate) reaper: Reaper,
     /// The cgroup that holds those of all execs.
     pub(crate) execs: cgroup::Cgroup,
+    /// The one that holds the zygotes.
+    pub(crate) zygote_group: cgroup::Cgroup,
+    /// Interpreters that wait for a program.
+    pub(crate) zygotes: zygote::Zygotes,
+    /// Whether programs may run.
+    pub(crate) renewal: renewal::Renewal,
     /// Facts for the welcome message.
     pub(crate) facts: boot::Facts,
 }
@@ -72,6 +83,9 @@ fn run() -> Result<(), GuestError> {
     let guest = Arc::new(Guest {
         reaper,
         execs: prepared.execs,
+        zygote_group: prepared.zygotes,
+        zygotes: zygote::Zygotes::default(),
+        renewal: renewal::Renewal::default(),
         facts: prepared.facts.ready_now(),
     });
     transport::serve(listeners, &guest)?;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use firelane_guest_proto::frame::Channel;
 use firelane_guest_proto::message::{
@@ -20,7 +21,7 @@ use crate::exec::{self, Sink, refused};
 const MAX_TIMEOUT_S: f64 = 86_400.0;
 
 /// Serves a connection until the client closes it or stops making sense.
-pub(crate) fn serve(guest: &Guest, mut stream: UnixStream) -> io::Result<()> {
+pub(crate) fn serve(guest: &Arc<Guest>, mut stream: UnixStream) -> io::Result<()> {
     let mut decoder = Decoder::new(MAX_REQUEST_BYTES);
     let mut buffer = [0u8; 16 << 10];
     loop {
@@ -44,7 +45,7 @@ pub(crate) fn serve(guest: &Guest, mut stream: UnixStream) -> io::Result<()> {
     }
 }
 
-fn answer(guest: &Guest, request: Request) -> Response {
+fn answer(guest: &Arc<Guest>, request: Request) -> Response {
     let trace_id = request.trace_id.clone();
     match run(guest, request) {
         Ok(response) => response,
@@ -56,7 +57,7 @@ fn answer(guest: &Guest, request: Request) -> Response {
     }
 }
 
-fn run(guest: &Guest, request: Request) -> Result<Response, Refused> {
+fn run(guest: &Arc<Guest>, request: Request) -> Result<Response, Refused> {
     let trace_id = request.trace_id.clone();
     let spec = check(request)?;
     let (remote, local) = exec::control()

@@ -11,22 +11,23 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::process::{Child, Command};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::WaitOptions;
 
 use crate::wake::Wake;
 
 /// How a registered child ended; rings its wake when that is known.
 pub(crate) struct Watch {
     wake: Arc<Wake>,
-    status: Mutex<Option<WaitStatus>>,
+    status: Mutex<Option<ExitStatus>>,
 }
 
 impl Watch {
     /// How the child ended, once it has.
-    pub(crate) fn status(&self) -> Option<WaitStatus> {
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
         *lock(&self.status)
     }
 }
@@ -68,6 +69,28 @@ impl Reaper {
         Ok((child, watch))
     }
 
+    /// Watches a process that somebody else started. Its parent tells how it ends, by
+    /// [`Reaper::release`]; if the parent ends before, it becomes our child.
+    pub(crate) fn adopt(&self, pid: u32, wake: Arc<Wake>) -> Arc<Watch> {
+        let watch = Arc::new(Watch {
+            wake,
+            status: Mutex::new(None),
+        });
+        lock(&self.watched).insert(pid, Arc::clone(&watch));
+        watch
+    }
+
+    /// How an adopted process ended.
+    pub(crate) fn release(&self, pid: u32, watch: &Arc<Watch>, status: ExitStatus) {
+        let mut watched = lock(&self.watched);
+        if watched
+            .get(&pid)
+            .is_some_and(|known| Arc::ptr_eq(known, watch))
+        {
+            tell(&mut watched, pid, status);
+        }
+    }
+
     /// Collects children for ever.
     pub(crate) fn run(&self) -> io::Result<()> {
         let set = child_signal();
@@ -86,7 +109,10 @@ impl Reaper {
         let mut watched = lock(&self.watched);
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => tell(&mut watched, pid, status),
+                Ok(Some((pid, status))) => {
+                    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+                    tell(&mut watched, pid, ExitStatus::from_raw(status.as_raw()));
+                }
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -95,8 +121,7 @@ impl Reaper {
     }
 }
 
-fn tell(watched: &mut HashMap<u32, Arc<Watch>>, pid: Pid, status: WaitStatus) {
-    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+fn tell(watched: &mut HashMap<u32, Arc<Watch>>, pid: u32, status: ExitStatus) {
     if let Some(watch) = watched.remove(&pid) {
         *lock(&watch.status) = Some(status);
         watch.wake.ring();

@@ -26,6 +26,8 @@ pub use recipe::debian::{FetchError, Package};
 pub use recipe::definition::{Definition, DefinitionError};
 pub use recipe::wheel::WheelError;
 pub use store::manifest::{Blob, Kernel, Manifest};
-pub use store::{Store, StoreError, Template, Verification};
+pub use store::{
+    Found, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template, Verification,
+};
 pub use tool::ToolError;
 pub use tree::unpack::UnpackError;

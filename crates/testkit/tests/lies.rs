@@ -11,6 +11,7 @@ fn against(lab: &Lab, lie: &str) -> Ended {
     fs::copy(env!("CARGO_BIN_EXE_lying-vmm"), &vmm).expect("our own folder");
     let args = [
         "run",
+        "--cold",
         "--timeout",
         "1",
         "--template",

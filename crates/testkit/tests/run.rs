@@ -24,9 +24,11 @@ fn the_example_of_the_readme_runs() {
     let phases = [
         "spawned",
         "configured",
+        "loaded",
         "started",
         "guest_ready",
         "connected",
+        "renewed",
         "sent",
         "result",
         "destroyed",
@@ -69,7 +71,7 @@ fn json_has_the_documented_fields() {
     assert_eq!(report["signal"], Value::Null);
     assert_eq!(report["timed_out"], false);
     let phases = report["timings"]["phases"].as_object().unwrap();
-    assert_eq!(phases.len(), 8);
+    assert_eq!(phases.len(), 10);
     assert!(phases["spawned"].as_f64() < phases["destroyed"].as_f64());
 }
 

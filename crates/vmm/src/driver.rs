@@ -214,6 +214,15 @@ pub enum ControlError {
     Cleanup(#[source] io::Error),
 }
 
+/// What snapshots depend on beside the machine: they are restored only where it is the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The VMM's program and version, what executes instructions, and the processor guests see.
+    pub vmm: String,
+    /// Rate of the time-stamp counter in kHz; two measurements of one counter differ a little.
+    pub tsc_khz: u64,
+}
+
 /// Drives one kind of VMM.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -222,6 +231,9 @@ pub trait Driver: Send + Sync {
 
     /// What executes the guests' instructions.
     fn acceleration(&self) -> Acceleration;
+
+    /// What a snapshot of this driver can be restored with.
+    fn identity(&self) -> Identity;
 
     /// Starts a microVM and waits until its guest-runner listens.
     ///

@@ -20,6 +20,8 @@ pub enum Phase {
     GuestReady,
     /// A session with it is open.
     Connected,
+    /// The clone has confirmed that it is like no other; only where a snapshot is restored.
+    Renewed,
     /// The program and its files were sent.
     Sent,
     /// The outcome is here.
@@ -39,6 +41,7 @@ impl Phase {
             Phase::Started => "started",
             Phase::GuestReady => "guest_ready",
             Phase::Connected => "connected",
+            Phase::Renewed => "renewed",
             Phase::Sent => "sent",
             Phase::Result => "result",
             Phase::Destroyed => "destroyed",

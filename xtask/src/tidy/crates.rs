@@ -1,7 +1,7 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto <- sys | vmm | image <- cli | guest-runner <- testkit | xtask
+//! guest-proto <- sys | vmm | image <- agent <- cli | guest-runner <- testkit | xtask
 //! ```
 //!
 //! Programs never import each other. The guest-runner is loaded into every microVM, so the crates it
@@ -19,6 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-image", &["firelane-guest-proto", "firelane-sys"]),
     ("firelane-vmm", &["firelane-guest-proto", "firelane-sys"]),
     ("firelane-guest-runner", &["firelane-guest-proto"]),
+    (
+        "firelane-agent",
+        &["firelane-guest-proto", "firelane-image", "firelane-vmm"],
+    ),
     ("firelane-cli", LIBRARIES),
     ("firelane-testkit", AND_PROGRAMS),
     ("xtask", AND_PROGRAMS),
@@ -28,12 +32,14 @@ const LIBRARIES: &[&str] = &[
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-agent",
 ];
 const AND_PROGRAMS: &[&str] = &[
     "firelane-guest-proto",
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-agent",
     "firelane-cli",
 ];
 /// Tests of every crate may use it.

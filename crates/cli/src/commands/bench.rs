@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::failure::Failure;
-use crate::host::{Host, new_id};
-use crate::run::{Output, Request, StdinSource, execute, open_session};
+use crate::host::{Host, new_id, open_session};
+use crate::run::{Output, Request, StdinSource, execute};
 use crate::say::say;
 
 /// Time limit of the program that is measured.

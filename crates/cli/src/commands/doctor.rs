@@ -223,6 +223,7 @@ async fn check_boot(report: &mut Report, template: &str) -> Result<(), Failure> 
         memory_mib: None,
         vcpus: 1,
         driver: DriverChoice::Auto,
+        cold: true,
     };
     let host = Host::look_again(&machine).await?;
     let accelerator = &host.accelerator;

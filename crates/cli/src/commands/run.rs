@@ -51,6 +51,7 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
         limits: Limits {
             timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
             output_bytes: limit,
+            memory_bytes: host.program_memory_bytes(),
             ..Limits::default()
         },
         pty: None,

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 
 use firelane_guest_proto::message::{ExecSpec, Limits, Program, PtySize};
-use firelane_vmm::driver::Driver;
 use firelane_vmm::session::{Event, Stdin};
 use firelane_vmm::timeline::Timeline;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
@@ -12,9 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ShellArgs;
 use crate::failure::Failure;
-use crate::host::{Host, new_id};
-use crate::progress::Spinner;
-use crate::run::open_session;
+use crate::host::{Host, Started, new_id};
 
 pub(super) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
@@ -24,14 +21,9 @@ pub(super) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
     }
     let host = Host::prepare(&args.machine).await?;
     let id = new_id();
-    let spinner = Spinner::start("booting");
-    let vm = host
-        .driver
-        .boot(&host.machine(&id), &mut Timeline::start())
-        .await?;
-    drop(spinner);
+    let Started { vm, session } = host.start(&id, &mut Timeline::start()).await?;
     let env = host.template.manifest().env.clone().into_iter().collect();
-    let ended = async { talk(open_session(&*vm).await?, id, env).await }.await;
+    let ended = talk(session, id, env).await;
     vm.destroy().await.map_err(Failure::platform)?;
     ended
 }

@@ -2,9 +2,11 @@
 
 use firelane_image::{Definition, KernelSource, Options, Template};
 
-use crate::args::{KernelChoice, TemplateCommand};
+use firelane_vmm::qemu;
+
+use crate::args::{DriverChoice, KernelChoice, MachineArgs, TemplateCommand};
 use crate::failure::Failure;
-use crate::host::{build_template, open_store};
+use crate::host::{Host, build_template, open_store};
 use crate::say::say;
 
 pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
@@ -26,6 +28,7 @@ pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
                 ..Options::default()
             };
             let built = build_template(store, definition, options).await?;
+            make_snapshot(&built).await?;
             say(format_args!(
                 "{} {}",
                 built.manifest().name,
@@ -40,6 +43,25 @@ pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+/// Warms a guest of the template, so that its first run need not wait for it.
+async fn make_snapshot(template: &Template) -> Result<(), Failure> {
+    if qemu::find_program(&qemu::default_program()).is_err() {
+        eprintln!(
+            "firelane: no snapshot was made, because QEMU is not installed; the first run makes it"
+        );
+        return Ok(());
+    }
+    let machine = MachineArgs {
+        template: template.manifest().name.clone(),
+        memory_mib: None,
+        vcpus: 1,
+        driver: DriverChoice::Auto,
+        cold: false,
+    };
+    let host = Host::of_template(&machine, template.clone()).await?;
+    host.snapshot().await.map(drop)
 }
 
 fn list(templates: &[Template], json: bool) -> Result<(), Failure> {

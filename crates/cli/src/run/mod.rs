@@ -9,10 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::{ExecSpec, GetSpec, MAX_FILE_BYTES, Outcome, PutSpec};
-use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Death, Driver, MicroVm};
+use firelane_vmm::driver::{Death, MicroVm};
 use firelane_vmm::session::{Event, Exec, Session, Stdin};
 use firelane_vmm::timeline::{Phase, Timeline};
 use tokio::io::AsyncReadExt;
@@ -20,15 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 
 use crate::failure::Failure;
-use crate::host::{Host, sweep};
-use crate::progress::Spinner;
+use crate::host::{Host, Started, sweep};
 
 pub(crate) use input::{Input, StdinSource};
 pub(crate) use output::Output;
 pub(crate) use report::{print_timings, to_json};
 
-/// How long a guest that listens may take to open a session.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the guest gets on top of the time limit to report it, before the host ends it.
 const GRACE: Duration = Duration::from_secs(45);
 
@@ -97,10 +92,9 @@ async fn run(
     output: &mut Output,
     timeline: &mut Timeline,
 ) -> Result<Finished, Failure> {
-    let spinner = Spinner::start("booting");
-    let mut vm = host.driver.boot(&host.machine(id), timeline).await?;
-    drop(spinner);
-    let finished = inside(&mut *vm, request, output, timeline).await;
+    let Started { mut vm, session } = host.start(id, timeline).await?;
+    let finished = inside(&mut *vm, &session, request, output, timeline).await;
+    drop(session);
     if let Err(error) = vm.destroy().await {
         // The run is over and its outcome stands; the next sweep takes what is left.
         tracing::warn!(%error, "not everything of the microVM could be removed");
@@ -109,23 +103,13 @@ async fn run(
     finished
 }
 
-/// Opens a session with a guest that listens.
-pub(crate) async fn open_session(vm: &dyn MicroVm) -> Result<Session, Failure> {
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let stream = connect(vm.vsock_path(), SESSION_PORT, deadline)
-        .await
-        .map_err(Failure::platform)?;
-    Ok(Session::open(stream).await?)
-}
-
 async fn inside(
     vm: &mut dyn MicroVm,
+    session: &Session,
     request: Request,
     output: &mut Output,
     timeline: &mut Timeline,
 ) -> Result<Finished, Failure> {
-    let session = open_session(vm).await?;
-    timeline.mark(Phase::Connected);
     for file in request.files_in {
         session
             .put(&file.spec, tokio::fs::File::from_std(file.file))
@@ -146,7 +130,7 @@ async fn inside(
     timeline.mark(Phase::Result);
     let mut missing = Vec::new();
     for file in request.files_out {
-        if let Err(failure) = fetch(&session, file).await {
+        if let Err(failure) = fetch(session, file).await {
             missing.push(failure);
         }
     }

@@ -62,6 +62,7 @@ pub(crate) enum BootError {
 /// A guest that can run programs.
 pub(crate) struct Prepared {
     pub(crate) execs: Cgroup,
+    pub(crate) zygotes: Cgroup,
     pub(crate) facts: Facts,
 }
 
@@ -112,6 +113,7 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
         processes: MAX_PROCESSES,
     };
     let execs = Cgroup::for_execs(&bounds).map_err(BootError::Cgroup)?;
+    let zygotes = execs.child("zygotes", &bounds).map_err(BootError::Cgroup)?;
     // When memory runs out in spite of the bounds, the kernel must choose somebody else.
     write("/proc/self/oom_score_adj", "-1000")?;
     let kernel = rustix::system::uname()
@@ -124,7 +126,11 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
         memory_bytes: memory,
         kernel,
     };
-    Ok(Prepared { execs, facts })
+    Ok(Prepared {
+        execs,
+        zygotes,
+        facts,
+    })
 }
 
 /// Ends the microVM.

@@ -24,6 +24,10 @@ use firelane_guest_proto::message::{ExecSpec, Outcome, PtySize, Refused, Refused
 use crate::Guest;
 use crate::wake::Wake;
 
+pub(crate) use interpreter::find as interpreter;
+pub(crate) use plan::base_environment;
+pub(crate) use spawn::confine;
+
 /// User and group that programs run as; `user` in the template's `/etc/passwd`.
 pub(crate) const USER_ID: u32 = 1000;
 
@@ -110,12 +114,13 @@ pub(crate) trait Sink {
 
 /// Runs a program to its end.
 pub(crate) fn run(
-    guest: &Guest,
+    guest: &Arc<Guest>,
     spec: &ExecSpec,
     local: &Local,
     sink: &mut dyn Sink,
 ) -> Result<Outcome, Refused> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
+    guest.renewal.require_fresh()?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     spawn::be_patient().map_err(|error| {
         refused(

@@ -26,6 +26,15 @@ pub(crate) struct Plan {
     pub(crate) pty: Option<PtySize>,
     /// The interpreter or program, for the outcome.
     pub(crate) interpreter: String,
+    /// The source, if a zygote may run it in the program's place.
+    pub(crate) source: Option<Source>,
+}
+
+/// A source file in the working directory.
+pub(crate) struct Source {
+    pub(crate) lang: Lang,
+    pub(crate) file: String,
+    pub(crate) args: Vec<String>,
 }
 
 impl Plan {
@@ -43,7 +52,7 @@ impl Plan {
         let place = files::Place::parse(&path)?;
         let folder = place.make_folder()?;
         let env = environment(spec, &place.path())?;
-        let (command_line, interpreter) = match &spec.program {
+        let (command_line, interpreter, source) = match &spec.program {
             Program::Code { lang, source, args } => {
                 if source.len() > MAX_CODE_BYTES {
                     return Err(invalid("the source is over 1 MiB"));
@@ -52,10 +61,14 @@ impl Plan {
                 let interpreter = interpreter::find(*lang).ok_or_else(|| no_interpreter(*lang))?;
                 let file = format!("main.{}", lang.extension());
                 write_source(&folder, &file, source)?;
-                (
-                    interpreter::command_line(*lang, &interpreter, &file, args),
-                    interpreter,
-                )
+                let line = interpreter::command_line(*lang, &interpreter, &file, args);
+                let source = Source {
+                    lang: *lang,
+                    file,
+                    args: args.clone(),
+                };
+                // A terminal needs a session of its own from the start.
+                (line, interpreter, spec.pty.is_none().then_some(source))
             }
             Program::Command { argv } => {
                 let name = argv
@@ -68,7 +81,7 @@ impl Plan {
                         format!("no command '{name}' in this template"),
                     )
                 })?;
-                (argv.clone(), program)
+                (argv.clone(), program, None)
             }
         };
         let interpreter_name = interpreter.to_string_lossy().into_owned();
@@ -90,6 +103,7 @@ impl Plan {
             limits: spec.limits,
             pty: spec.pty,
             interpreter: interpreter_name,
+            source,
         })
     }
 }
@@ -110,19 +124,24 @@ fn no_interpreter(lang: Lang) -> Refused {
     refused(RefusedCode::NoInterpreter, message)
 }
 
-fn environment(spec: &ExecSpec, cwd: &str) -> Result<BTreeMap<String, String>, Refused> {
-    let mut env: BTreeMap<String, String> = [
+/// What every program finds in its environment.
+pub(crate) fn base_environment() -> BTreeMap<String, String> {
+    [
         ("PATH", interpreter::PATH),
         ("HOME", "/home/user"),
         ("USER", "user"),
         ("LOGNAME", "user"),
         ("SHELL", "/bin/bash"),
         ("LANG", "C.UTF-8"),
-        ("PWD", cwd),
-        ("FIRELANE_TRACE_ID", &spec.trace_id),
     ]
     .map(|(name, value)| (name.into(), value.into()))
-    .into();
+    .into()
+}
+
+fn environment(spec: &ExecSpec, cwd: &str) -> Result<BTreeMap<String, String>, Refused> {
+    let mut env = base_environment();
+    env.insert("PWD".into(), cwd.into());
+    env.insert("FIRELANE_TRACE_ID".into(), spec.trace_id.clone());
     if spec.pty.is_some() {
         env.insert("TERM".into(), "xterm-256color".into());
     }

@@ -8,13 +8,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use firelane_guest_proto::frame::{Channel, MAX_DATA_BYTES};
 use firelane_guest_proto::message::{Exit, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitStatus};
+use rustix::process::Signal;
 
 use super::plan::Plan;
 use super::spawn::{self, Running};
@@ -317,8 +319,8 @@ impl<'a> Pump<'a> {
     }
 }
 
-fn exit(status: WaitStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
+fn exit(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Signal(libc::SIGKILL),

@@ -23,6 +23,7 @@ use crate::Guest;
 use crate::cgroup::{Bounds, Cgroup};
 use crate::reaper::Watch;
 use crate::wake::Wake;
+use crate::zygote::{self, Forked, Order};
 
 /// Processes and threads of one exec, unless the request says otherwise.
 const DEFAULT_PROCESSES: u32 = 512;
@@ -64,7 +65,7 @@ struct Ours {
 
 impl Running {
     pub(crate) fn start(
-        guest: &Guest,
+        guest: &Arc<Guest>,
         plan: &Plan,
         number: u64,
         wake: &Arc<Wake>,
@@ -121,7 +122,7 @@ fn bounds(guest: &Guest, plan: &Plan) -> io::Result<Bounds> {
 }
 
 fn start_in(
-    guest: &Guest,
+    guest: &Arc<Guest>,
     plan: &Plan,
     group: &Cgroup,
     wake: &Arc<Wake>,
@@ -130,6 +131,9 @@ fn start_in(
         Some(size) => terminal(size)?,
         None => pipes()?,
     };
+    if let Some(forked) = fork(guest, plan, group, wake, &theirs) {
+        return Ok((ours, forked.pid, forked.watch));
+    }
     let mut command = Command::new(&plan.program);
     command
         .args(&plan.args)
@@ -151,8 +155,32 @@ fn start_in(
     Ok((ours, pid, watch))
 }
 
+/// Has a zygote run the program, if one can.
+fn fork(
+    guest: &Arc<Guest>,
+    plan: &Plan,
+    group: &Cgroup,
+    wake: &Arc<Wake>,
+    theirs: &Theirs,
+) -> Option<Forked> {
+    let source = plan.source.as_ref()?;
+    let order = Order {
+        file: &source.file,
+        args: &source.args,
+        env: &plan.env,
+    };
+    let child = zygote::Child {
+        guest,
+        group,
+        wake,
+        streams: [&theirs.stdin, &theirs.stdout, &theirs.stderr],
+        cwd: &plan.cwd,
+    };
+    guest.zygotes.fork(source.lang, &order, &child)
+}
+
 /// In the child: gives up everything, in the one order that works.
-fn confine(procs: &std::fs::File, cwd: &OwnedFd, has_terminal: bool) -> io::Result<()> {
+pub(crate) fn confine(procs: &std::fs::File, cwd: &OwnedFd, has_terminal: bool) -> io::Result<()> {
     rustix::io::write(procs, b"0")?;
     raise_oom_score()?;
     rustix::process::setsid()?;

@@ -5,7 +5,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use firelane_guest_proto::frame::{Channel, Frame, INITIAL_WINDOW, Kind, MAX_STREAMS};
-use firelane_guest_proto::message::{ExecSpec, GetSpec, PutSpec, Refused, RefusedCode};
+use firelane_guest_proto::message::{
+    ExecSpec, GetSpec, PutSpec, Refused, RefusedCode, RenewSpec, WarmSpec,
+};
 
 use super::writer::Writer;
 use super::{SessionError, get, is_stdin, too_many};
@@ -21,6 +23,8 @@ enum Stream {
     Put(Put),
     /// A file is being sent.
     Get(Remote),
+    /// The guest is being warmed or renewed.
+    Work,
 }
 
 /// The table of open streams.
@@ -74,12 +78,56 @@ impl Streams {
         Ok(())
     }
 
+    /// Opens a stream that warms the guest for a snapshot.
+    pub(super) fn warm(&self, id: u32, spec: WarmSpec) -> Result<(), SessionError> {
+        let guest = Arc::clone(&self.guest);
+        self.carry_out(id, "warm", move || crate::warm::warm(&guest, &spec))
+    }
+
+    /// Opens a stream that renews the guest.
+    pub(super) fn renew(&self, id: u32, spec: RenewSpec) -> Result<(), SessionError> {
+        let guest = Arc::clone(&self.guest);
+        self.carry_out(id, "renew", move || guest.renewal.renew(&spec))
+    }
+
+    /// Opens a stream for work that is not waited for by the reader.
+    fn carry_out(
+        &self,
+        id: u32,
+        name: &str,
+        work: impl FnOnce() -> Result<(), Refused> + Send + 'static,
+    ) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        self.lock().insert(id, Stream::Work);
+        let streams = self.clone();
+        std::thread::Builder::new()
+            .name(format!("{name}-{id}"))
+            .spawn(move || {
+                let done = work();
+                streams.lock().remove(&id);
+                // A host that is gone does not miss it.
+                drop(streams.tell_done(id, done));
+            })?;
+        Ok(())
+    }
+
+    /// How a stream without an outcome ended.
+    fn tell_done(&self, id: u32, done: Result<(), Refused>) -> io::Result<()> {
+        match done {
+            Ok(()) => self.writer.send(&Frame::new(id, Kind::Done, Vec::new())),
+            Err(refused) => self.writer.send_message(id, Kind::Refused, &refused),
+        }
+    }
+
     /// Opens a stream that writes a file.
     pub(super) fn put(&self, id: u32, spec: &PutSpec) -> Result<(), SessionError> {
         let Some(()) = self.admit(id)? else {
             return Ok(());
         };
-        match Put::start(spec) {
+        let fresh = self.guest.renewal.require_fresh();
+        match fresh.and_then(|()| Put::start(spec)) {
             Ok(put) => {
                 self.lock().insert(id, Stream::Put(put));
                 Ok(())
@@ -99,14 +147,11 @@ impl Streams {
         std::thread::Builder::new()
             .name(format!("get-{id}"))
             .spawn(move || {
-                let sent = get::send(id, &spec, &local, &streams.writer);
+                let fresh = streams.guest.renewal.require_fresh();
+                let sent = fresh.and_then(|()| get::send(id, &spec, &local, &streams.writer));
                 streams.lock().remove(&id);
-                let told = match sent {
-                    Ok(()) => streams.writer.send(&Frame::new(id, Kind::Done, Vec::new())),
-                    Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
-                };
                 // A host that is gone does not miss it.
-                drop(told);
+                drop(streams.tell_done(id, sent));
             })?;
         Ok(())
     }
@@ -167,17 +212,14 @@ impl Streams {
             None => return Ok(()),
         };
         drop(open);
-        match finished {
-            Ok(()) => Ok(self.writer.send(&Frame::new(id, Kind::Done, Vec::new()))?),
-            Err(refused) => Ok(self.writer.send_message(id, Kind::Refused, &refused)?),
-        }
+        Ok(self.tell_done(id, finished)?)
     }
 
     /// Passes a command to the stream's thread.
     pub(super) fn command(&self, id: u32, command: Command) {
         match self.lock().get(&id) {
             Some(Stream::Exec { remote, .. } | Stream::Get(remote)) => remote.send(command),
-            Some(Stream::Put(_)) | None => {}
+            Some(Stream::Put(_) | Stream::Work) | None => {}
         }
     }
 

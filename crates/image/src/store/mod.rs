@@ -5,6 +5,7 @@
 //! templates/<name>.json    manifests
 //! kernels/<source>.json    the kernels that templates share; of the small one, the name has its recipe
 //! initrds/<blake3>.cpio    runner + modules, joined on first use; a cache
+//! snapshots/<key>/         memory and state of a warmed guest; made on first use, a cache
 //! cache/                   downloads, kept between builds
 //! locks/                   lock files
 //! staging/                 half-made things, swept
@@ -15,11 +16,13 @@
 mod blobs;
 pub(crate) mod lock;
 pub(crate) mod manifest;
+mod snapshots;
 pub(crate) mod staging;
 mod templates;
 #[cfg(test)]
 mod tests;
 
 pub use blobs::Verification;
+pub use snapshots::{Found, Snapshot, SnapshotDraft, SnapshotOrigin};
 pub(crate) use templates::KernelFiles;
 pub use templates::{Store, StoreError, Template};

@@ -152,6 +152,7 @@ impl Store {
             "kernels",
             "initrds",
             "cache",
+            "snapshots",
             "locks",
             "staging",
         ] {
@@ -376,7 +377,7 @@ impl Store {
                 used.extend([kernel.vmlinux.hash, kernel.modules.hash]);
             }
         }
-        let freed = self.blobs.keep_only(&used)?;
+        let freed = self.blobs.keep_only(&used)? + self.keep_snapshots_of(&self.list()?)?;
         Ok(freed + self.trim_initrds(if used.is_empty() { 0 } else { INITRDS_KEPT })?)
     }
 
@@ -436,7 +437,7 @@ impl Store {
         Ok(names)
     }
 
-    fn publish(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    pub(super) fn publish(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         let mut json =
             serde_json::to_vec_pretty(value).expect("strings and numbers always serialise");
         json.push(b'\n');
@@ -583,7 +584,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, StoreError> {
     parse(path)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+pub(super) fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     serde_json::from_slice(&read(path)?).map_err(|source| StoreError::BadManifest {
         path: path.to_owned(),
         source,

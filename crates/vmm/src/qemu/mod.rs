@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::driver::{Acceleration, BootError, Driver, DriverKind, Machine, MicroVm, SnapshotFiles};
+use crate::driver::{
+    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
+};
 use crate::timeline::Timeline;
 
 pub use probe::{Accelerator, ProbeError, default_program, find_program, version};
@@ -44,6 +46,19 @@ impl Driver for Qemu {
 
     fn acceleration(&self) -> Acceleration {
         self.acceleration
+    }
+
+    fn identity(&self) -> Identity {
+        let processor = match self.acceleration {
+            Acceleration::Kvm => probe::processor(),
+            // The emulated one is a part of the program.
+            Acceleration::Tcg => String::new(),
+        };
+        let (kind, program) = (self.kind().name(), probe::stamp(&self.program));
+        Identity {
+            vmm: format!("{kind} {program} {} {processor}", self.acceleration),
+            tsc_khz: self.tsc_khz,
+        }
     }
 
     async fn boot(

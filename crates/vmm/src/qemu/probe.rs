@@ -203,30 +203,41 @@ async fn boots(qemu: &Qemu, machine: &Machine, tsc_khz: u64) -> Result<(), Strin
     }
 }
 
+/// A file as far as its metadata tell whether it is another one.
+pub(super) fn stamp(path: &Path) -> String {
+    let found = rustix::fs::stat(path).map_or_else(
+        |errno| errno.to_string(),
+        |stat| {
+            format!(
+                "{:o} {}:{} {} {}",
+                stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_mtime
+            )
+        },
+    );
+    format!("{} [{found}]", path.display())
+}
+
+/// The host's processor: its name and what it can do.
+pub(super) fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let lines = first
+        .lines()
+        .filter(|line| line.starts_with("model name") || line.starts_with("flags"));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Everything that may change the answer, the host's boot first.
 fn key(qemu: &Qemu, machine: &Machine) -> String {
-    let of = |path: &Path| {
-        let stat = rustix::fs::stat(path);
-        stat.map_or_else(
-            |errno| errno.to_string(),
-            |stat| {
-                format!(
-                    "{:o} {}:{} {} {}",
-                    stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, stat.st_mtime
-                )
-            },
-        )
-    };
     let groups = rustix::process::getgroups().unwrap_or_default();
     let mut groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();
     groups.sort_unstable();
     format!(
-        "{} {} [{}] {} kvm [{}] user {} {groups:?} firelane {}",
+        "{} {} {} kvm {} user {} {groups:?} firelane {}",
         boot_id(),
-        qemu.program.display(),
-        of(&qemu.program),
+        stamp(&qemu.program),
         machine.kernel.display(),
-        of(Path::new("/dev/kvm")),
+        stamp(Path::new("/dev/kvm")),
         rustix::process::geteuid().as_raw(),
         env!("CARGO_PKG_VERSION"),
     )

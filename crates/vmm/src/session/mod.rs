@@ -6,6 +6,7 @@
 mod exec;
 mod files;
 mod reader;
+mod renewal;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,8 @@ const QUEUED_FRAMES: usize = 4;
 const MAX_SAID: usize = 300;
 /// How long the guest may take to take a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the guest may take to close its side.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the guest may take to answer the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -131,6 +134,14 @@ impl Session {
             writer,
             keepalive,
         })
+    }
+
+    /// Ends the session in order: the guest reads the end of it and closes its side.
+    pub async fn close(mut self) {
+        // Our side of the connection ends with the writer.
+        self.writer.abort();
+        // A guest that does not close its side is left all the same.
+        let _ = timeout(CLOSE_TIMEOUT, &mut self.reader).await;
     }
 
     /// What the guest said of itself.

@@ -76,6 +76,8 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
         | Kind::Put
         | Kind::Get
         | Kind::Signal
+        | Kind::Warm
+        | Kind::Renew
         | Kind::Resize => {
             return Err(violation(&format!(
                 "a {:?} frame from the guest",

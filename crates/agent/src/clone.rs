@@ -1,0 +1,95 @@
+//! Clones: private copies of a snapshot, each with entropy, time and names of its own.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use firelane_guest_proto::SESSION_PORT;
+use firelane_guest_proto::message::{RenewSpec, SEED_BYTES};
+use firelane_vmm::connect::{ConnectError, connect};
+use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::session::{Session, SessionError};
+use firelane_vmm::timeline::{Phase, Timeline};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::time::Instant;
+
+use crate::snapshot::CONNECT_TIMEOUT;
+
+/// Why there is no clone. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CloneError {
+    /// The snapshot could not be restored.
+    #[error("cannot restore the snapshot")]
+    Restore(#[from] BootError),
+    /// The clone was not reached.
+    #[error("cannot reach the clone")]
+    Connect(#[from] ConnectError),
+    /// The clone did not confirm that it is renewed, so it was not used.
+    #[error("the clone did not take an identity of its own")]
+    Renew(#[from] SessionError),
+    /// This host has no random numbers.
+    #[error("cannot get random numbers for the clone")]
+    Random(#[source] std::io::Error),
+}
+
+/// A clone that may be used, and the session in which it was renewed.
+pub struct Ready {
+    /// The microVM.
+    pub vm: Box<dyn MicroVm>,
+    /// An open session with it.
+    pub session: Session,
+}
+
+/// Restores a snapshot, and gives the clone what makes it different from all others. A clone that
+/// does not confirm this is destroyed.
+///
+/// # Errors
+/// [`CloneError`].
+pub async fn restore(
+    driver: &dyn Driver,
+    machine: &Machine,
+    files: &SnapshotFiles,
+    timeline: &mut Timeline,
+) -> Result<Ready, CloneError> {
+    let vm = driver.restore(machine, files, timeline).await?;
+    match renew(&*vm, &machine.id, timeline).await {
+        Ok(session) => Ok(Ready { vm, session }),
+        Err(error) => {
+            if let Err(left) = vm.destroy().await {
+                tracing::warn!(error = %left, "left to the next sweep");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn renew(vm: &dyn MicroVm, id: &str, timeline: &mut Timeline) -> Result<Session, CloneError> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let stream = connect(vm.vsock_path(), SESSION_PORT, deadline).await?;
+    let session = Session::open(stream).await?;
+    timeline.mark(Phase::Connected);
+    session.renew(&identity(id)?).await?;
+    timeline.mark(Phase::Renewed);
+    Ok(session)
+}
+
+/// An identity that no other microVM has.
+fn identity(id: &str) -> Result<RenewSpec, CloneError> {
+    let seed = random::<SEED_BYTES>()?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let realtime_ns = since.map_or(0, |since| since.as_nanos());
+    // The end of an id differs most.
+    let end = id.get(id.len().saturating_sub(12)..).unwrap_or(id);
+    Ok(RenewSpec {
+        seed: seed.into(),
+        realtime_ns: u64::try_from(realtime_ns).unwrap_or(u64::MAX),
+        hostname: format!("firelane-{end}"),
+        machine_id: random()?,
+    })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], CloneError> {
+    let mut bytes = [0; N];
+    // Up to 256 bytes come at once, or not at all: getrandom(2).
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|errno| CloneError::Random(errno.into()))?;
+    Ok(bytes)
+}

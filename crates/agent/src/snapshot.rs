@@ -1,0 +1,161 @@
+//! Snapshots of warmed guests: made on first use, kept by the store.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use firelane_guest_proto::Lang;
+use firelane_guest_proto::SESSION_PORT;
+use firelane_guest_proto::message::WarmSpec;
+use firelane_image::{Found, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template};
+use firelane_vmm::connect::{ConnectError, connect};
+use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotError, SnapshotFiles};
+use firelane_vmm::session::{Session, SessionError};
+use firelane_vmm::timeline::Timeline;
+use tokio::time::Instant;
+
+/// How long a guest that listens may take to open a session.
+pub(crate) const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Why there is no snapshot. Nothing of the attempt is left.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The guest did not boot.
+    #[error("cannot boot a guest to make a snapshot of")]
+    Boot(#[from] BootError),
+    /// The guest was not reached.
+    #[error("cannot reach the guest that becomes a snapshot")]
+    Connect(#[from] ConnectError),
+    /// The guest could not be warmed.
+    #[error("cannot warm the guest that becomes a snapshot")]
+    Warm(#[from] SessionError),
+    /// The template's `warmup` names a language that does not exist.
+    #[error("the template warms up an unknown language")]
+    Language(#[from] firelane_guest_proto::lang::UnknownLang),
+    /// The VMM did not make it.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A task of ours failed.
+    #[error("waiting for the store failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl MakeError {
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            MakeError::Store(error) => error.remedy(),
+            MakeError::Boot(error) => error.remedy(),
+            MakeError::Warm(SessionError::Refused(_)) | MakeError::Language(_) => Some(
+                "correct 'warmup' in the template's definition, or boot without a snapshot: --cold"
+                    .into(),
+            ),
+            _ => Some("boot without a snapshot: --cold".into()),
+        }
+    }
+}
+
+/// What a snapshot of this machine depends on. `machine` is the one that the snapshot is made of.
+#[must_use]
+pub fn origin(driver: &dyn Driver, template: &Template, machine: &Machine) -> SnapshotOrigin {
+    SnapshotOrigin {
+        template: template.manifest().name.clone(),
+        template_id: template.manifest().id.clone(),
+        initrd: file_name(&machine.initrd),
+        vmm: driver.identity().vmm,
+        memory_mib: machine.memory_mib,
+        vcpus: machine.vcpus,
+    }
+}
+
+/// The snapshot of a template's warmed guest. Makes it if there is none, or waits while another
+/// process makes it; `making` is called before either.
+///
+/// # Errors
+/// [`MakeError`].
+pub async fn find_or_make(
+    driver: &dyn Driver,
+    store: &Store,
+    template: &Template,
+    machine: &Machine,
+    making: impl FnOnce(),
+) -> Result<SnapshotFiles, MakeError> {
+    let origin = origin(driver, template, machine);
+    let tsc_khz = driver.identity().tsc_khz;
+    if let Some(snapshot) = store.snapshot(&origin, tsc_khz)? {
+        return Ok(files(&snapshot));
+    }
+    making();
+    let store = store.clone();
+    // Waits for a lock.
+    let found = tokio::task::spawn_blocking(move || store.snapshot_or_draft(&origin, tsc_khz));
+    match found.await?? {
+        Found::Snapshot(snapshot) => Ok(files(&snapshot)),
+        Found::Draft(draft) => make(driver, template, machine, *draft).await,
+    }
+}
+
+fn files(snapshot: &Snapshot) -> SnapshotFiles {
+    SnapshotFiles {
+        memory: snapshot.memory(),
+        state: snapshot.state(),
+    }
+}
+
+async fn make(
+    driver: &dyn Driver,
+    template: &Template,
+    machine: &Machine,
+    draft: SnapshotDraft,
+) -> Result<SnapshotFiles, MakeError> {
+    let spec = warm_spec(template)?;
+    let machine = Machine {
+        snapshot: Some(SnapshotFiles {
+            memory: draft.memory(),
+            state: draft.state(),
+        }),
+        ..machine.clone()
+    };
+    let vm = driver.boot(&machine, &mut Timeline::start()).await?;
+    match warm(&*vm, &spec).await {
+        Ok(()) => vm.snapshot().await?,
+        Err(error) => {
+            if let Err(left) = vm.destroy().await {
+                tracing::warn!(error = %left, "left to the next sweep");
+            }
+            return Err(error);
+        }
+    }
+    let snapshot = draft.commit(driver.identity().tsc_khz)?;
+    Ok(files(&snapshot))
+}
+
+async fn warm(vm: &dyn MicroVm, spec: &WarmSpec) -> Result<(), MakeError> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let stream = connect(vm.vsock_path(), SESSION_PORT, deadline).await?;
+    let session = Session::open(stream).await?;
+    session.warm(spec).await?;
+    session.close().await;
+    Ok(())
+}
+
+fn warm_spec(template: &Template) -> Result<WarmSpec, MakeError> {
+    let mut snippets = Vec::new();
+    for (lang, programs) in &template.manifest().warmup {
+        let lang: Lang = lang.parse()?;
+        snippets.extend(programs.iter().map(|program| (lang, program.clone())));
+    }
+    Ok(WarmSpec { snippets })
+}
+
+fn file_name(path: &Path) -> String {
+    let mut name = String::new();
+    if let Some(last) = path.file_name() {
+        // Names in the store are hexadecimal.
+        let _ = write!(name, "{}", last.to_string_lossy());
+    }
+    name
+}

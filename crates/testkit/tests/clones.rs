@@ -1,0 +1,194 @@
+//! Clones of one snapshot: private, and different from each other in everything that must not be
+//! the same.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use firelane_testkit::Lab;
+use serde_json::Value;
+
+/// Clones that are compared.
+const CLONES: usize = 4;
+
+/// What a program prints in each of several clones, line by line.
+fn in_clones(template: &str, lang: &str, code: &str) -> Vec<Vec<String>> {
+    let lab = Lab::new();
+    let prints = |_| {
+        let args = ["run", "--template", template, "--lang", lang, "-c", code];
+        let ended = lab.firelane(&args);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended.stdout.lines().map(Into::into).collect()
+    };
+    (0..CLONES).map(prints).collect()
+}
+
+/// No line is the same in any two clones.
+fn assert_distinct(lang: &str, printed: &[Vec<String>]) {
+    let lines = printed[0].len();
+    assert!(lines > 0, "{lang} printed nothing");
+    for line in 0..lines {
+        let values: BTreeSet<&String> = printed.iter().map(|clone| &clone[line]).collect();
+        assert_eq!(values.len(), CLONES, "{lang}, line {line}: {printed:?}");
+    }
+}
+
+#[test]
+fn python_draws_other_numbers_in_every_clone() {
+    let code = "import os, random, secrets, uuid, tempfile, socket\n\
+                print(random.random())\n\
+                print(random.Random().random())\n\
+                print(secrets.token_hex(16))\n\
+                print(os.urandom(16).hex())\n\
+                print(os.getrandom(16).hex())\n\
+                print(uuid.uuid4())\n\
+                print(uuid.uuid1())\n\
+                print(tempfile.mktemp())\n\
+                print(open('/dev/urandom', 'rb').read(16).hex())\n\
+                print(open('/proc/sys/kernel/random/boot_id').read().strip())\n\
+                print(open('/proc/sys/kernel/random/uuid').read().strip())\n\
+                print(socket.gethostname())\n\
+                print(open('/etc/hostname').read().strip())\n\
+                print(open('/etc/machine-id').read().strip())";
+    assert_distinct("python", &in_clones("base", "python", code));
+}
+
+#[test]
+fn bash_draws_other_numbers_in_every_clone() {
+    // Four of $RANDOM, because one has only 32,768 values.
+    let code = "echo $RANDOM$RANDOM$RANDOM$RANDOM; echo $SRANDOM; head -c 16 /dev/urandom | od -An -tx1; \
+                cat /proc/sys/kernel/random/boot_id; hostname";
+    assert_distinct("bash", &in_clones("base", "bash", code));
+}
+
+#[test]
+fn node_draws_other_numbers_in_every_clone() {
+    let code = "const crypto = require('crypto');\n\
+                console.log(Math.random());\n\
+                console.log(crypto.randomBytes(16).toString('hex'));\n\
+                console.log(crypto.randomUUID());\n\
+                console.log(crypto.getRandomValues(new Uint32Array(4)).join());";
+    assert_distinct("node", &in_clones("default", "node", code));
+}
+
+#[test]
+fn ruby_draws_other_numbers_in_every_clone() {
+    let code = "require 'securerandom'\n\
+                puts rand\nputs Random.new.rand\nputs Random.rand\nputs SecureRandom.hex(16)\nputs SecureRandom.uuid\n\
+                puts [*1..1000].shuffle.first(4).join(' ')";
+    assert_distinct("ruby", &in_clones("default", "ruby", code));
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+#[test]
+fn the_time_in_a_clone_is_the_hosts() {
+    let lab = Lab::new();
+    // The guest's answer was true at a moment between question and answer: what the host's clock
+    // says then bounds it, whatever the machine is busy with.
+    let code = "import time\nprint(time.time_ns(), flush=True)\ninput()";
+    let args = ["run", "--template", "base", "--lang", "python", "-c", code];
+    let before = now();
+    let mut running = firelane_testkit::Running::start(lab.command(&args), b"");
+    let told = running.line();
+    let after = now();
+    running.write(b"\n");
+    assert_eq!(running.end().code, 0);
+    let told = Duration::from_nanos(told.trim().parse().unwrap());
+    let slack = Duration::from_millis(50);
+    assert!(
+        before <= told + slack && told <= after + slack,
+        "between {before:?} and {after:?} the clone said {told:?}"
+    );
+}
+
+#[test]
+fn a_clone_sees_nothing_of_the_one_before() {
+    let lab = Lab::new();
+    // Neither of the programs contains the mark as such: the search must not find itself.
+    let leave = "mark = 'left' + 'behind' + '4711'\n\
+                 for path in '/tmp/a', '/work/b', '/dev/shm/c', '/home/user/d':\n\
+                 \x20   open(path, 'w').write(mark * 1000)\n\
+                 import subprocess\n\
+                 subprocess.Popen(['sleep', '1000', ], start_new_session=True)";
+    let left = lab.run_json("python", leave, &[]);
+    assert_eq!(left["exit_code"], 0, "{left}");
+    let find = "import os\n\
+                mark = ('left' + 'behind' + '4711').encode()\n\
+                for folder in '/tmp', '/work', '/dev/shm', '/home/user', '/run', '/var':\n\
+                \x20   for at, _, names in os.walk(folder):\n\
+                \x20       for name in names:\n\
+                \x20           path = os.path.join(at, name)\n\
+                \x20           if os.path.isfile(path) and path != __file__ and mark in open(path, 'rb').read(): print(path)\n\
+                print([line for line in os.popen('ps ax -o args=') if line.startswith('sleep')])";
+    let found = lab.run_json("python", find, &[]);
+    assert_eq!(found["stdout"], "[]\n", "{found}");
+}
+
+#[test]
+fn cold_boots_and_says_so() {
+    let lab = Lab::new();
+    let report = lab.run_json("bash", "hostname", &["--cold"]);
+    assert_eq!(report["stdout"], "firelane\n");
+    let phases = report["timings"]["phases"].as_object().unwrap();
+    assert!(!phases.contains_key("loaded"), "{report}");
+}
+
+#[test]
+fn a_program_from_a_zygote_is_like_one_from_its_interpreter() {
+    let lab = Lab::new();
+    let code = "import sys, os, atexit, threading, signal, resource\n\
+                print(__name__, __file__, sys.argv, sys.path[0], os.getcwd(), os.getuid(), os.getsid(0) == os.getpid())\n\
+                print(sys.stdout.line_buffering, sys.stdout.encoding, sys.flags.interactive, os.environ['HOME'], os.environ['X'])\n\
+                print(sorted(os.listdir('/proc/self/fd'))[:3], signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n\
+                print([resource.getrlimit(limit) for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)])\n\
+                print(open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0], open('/proc/self/oom_score_adj').read().strip())\n\
+                print(open('/proc/self/cgroup').read().strip().rsplit('/', 1)[1][:5], len(sys.stdin.read()))\n\
+                atexit.register(print, 'at exit')\n\
+                threading.Timer(0.2, print, ['late']).start()\n\
+                kept = open('/work/kept', 'w'); kept.write('unflushed')\n\
+                def bad(): raise KeyError('k')\n\
+                sys.exit(7)";
+    let run = |more: &[&str]| -> Value {
+        let more: Vec<&str> = [more, &["--env", "X=y", "--out", "/work/kept:kept"]].concat();
+        let report = lab.run_json("python", code, &more);
+        let kept = std::fs::read_to_string(lab.path().join("kept")).unwrap();
+        assert_eq!(kept, "unflushed", "{report}");
+        report
+    };
+    let (warm, cold) = (run(&[]), run(&["--cold"]));
+    for field in ["stdout", "stderr", "exit_code", "signal", "interpreter"] {
+        assert_eq!(
+            warm[field], cold[field],
+            "{field}\nwarm {warm}\ncold {cold}"
+        );
+    }
+    assert_eq!(warm["exit_code"], 7, "{warm}");
+}
+
+#[test]
+fn errors_from_a_zygote_are_those_of_its_interpreter() {
+    let lab = Lab::new();
+    for code in [
+        "def f():\n    raise ValueError('x')\nf()",
+        "def f(:",
+        "import sys\nsys.exit('bye')",
+        "raise KeyboardInterrupt",
+        "import os\nos.kill(os.getpid(), 15)",
+        "import os\nos._exit(9)",
+        "1/0",
+        "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise RuntimeError('second') from e",
+    ] {
+        let warm = lab.run_json("python", code, &[]);
+        let cold = lab.run_json("python", code, &["--cold"]);
+        for field in ["stdout", "stderr", "exit_code", "signal"] {
+            assert_eq!(
+                warm[field], cold[field],
+                "{code}: {field}\nwarm {warm}\ncold {cold}"
+            );
+        }
+    }
+}
