@@ -16,6 +16,7 @@ pub(crate) struct Cgroup {
 }
 
 /// Bounds of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Bytes, files in memory included.
     pub(crate) memory_bytes: u64,
@@ -34,6 +35,12 @@ impl Cgroup {
         Ok(group)
     }
 
+    /// Changes its bounds.
+    pub(crate) fn bound(&self, bounds: &Bounds) -> io::Result<()> {
+        self.write("memory.max", &bounds.memory_bytes.to_string())?;
+        self.write("pids.max", &bounds.processes.to_string())
+    }
+
     /// A group below this one. When one of its processes is killed for memory, all are.
     pub(crate) fn child(&self, name: &str, bounds: &Bounds) -> io::Result<Cgroup> {
         let group = Cgroup::make(self.path.join(name), bounds)?;
@@ -44,8 +51,7 @@ impl Cgroup {
     fn make(path: PathBuf, bounds: &Bounds) -> io::Result<Cgroup> {
         fs::create_dir(&path)?;
         let group = Cgroup { path };
-        group.write("memory.max", &bounds.memory_bytes.to_string())?;
-        group.write("pids.max", &bounds.processes.to_string())?;
+        group.bound(bounds)?;
         Ok(group)
     }
 

@@ -33,7 +33,7 @@ mod warm;
 mod zygote;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::reaper::Reaper;
 
@@ -45,6 +45,8 @@ pub(crate) struct Guest {
     pub(crate) execs: cgroup::Cgroup,
     /// The one that holds the zygotes.
     pub(crate) zygote_group: cgroup::Cgroup,
+    /// A cgroup that was made for an exec to come, with its bounds.
+    pub(crate) spare_group: Mutex<Option<(cgroup::Cgroup, cgroup::Bounds)>>,
     /// Interpreters that wait for a program.
     pub(crate) zygotes: zygote::Zygotes,
     /// Whether programs may run.
@@ -84,6 +86,7 @@ fn run() -> Result<(), GuestError> {
         reaper,
         execs: prepared.execs,
         zygote_group: prepared.zygotes,
+        spare_group: Mutex::new(None),
         zygotes: zygote::Zygotes::default(),
         renewal: renewal::Renewal::default(),
         facts: prepared.facts.ready_now(),

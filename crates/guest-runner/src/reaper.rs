@@ -21,14 +21,29 @@ use crate::wake::Wake;
 
 /// How a registered child ended; rings its wake when that is known.
 pub(crate) struct Watch {
-    wake: Arc<Wake>,
+    wake: Mutex<Arc<Wake>>,
     status: Mutex<Option<ExitStatus>>,
 }
 
 impl Watch {
+    fn new(wake: Arc<Wake>) -> Watch {
+        Watch {
+            wake: Mutex::new(wake),
+            status: Mutex::new(None),
+        }
+    }
+
     /// How the child ended, once it has.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
         *lock(&self.status)
+    }
+
+    /// Rings another wake from now on; at once, if the child has ended already.
+    pub(crate) fn ring_instead(&self, wake: &Arc<Wake>) {
+        *lock(&self.wake) = Arc::clone(wake);
+        if self.status().is_some() {
+            wake.ring();
+        }
     }
 }
 
@@ -61,10 +76,7 @@ impl Reaper {
     ) -> io::Result<(Child, Arc<Watch>)> {
         let mut watched = lock(&self.watched);
         let child = command.spawn()?;
-        let watch = Arc::new(Watch {
-            wake,
-            status: Mutex::new(None),
-        });
+        let watch = Arc::new(Watch::new(wake));
         watched.insert(child.id(), Arc::clone(&watch));
         Ok((child, watch))
     }
@@ -72,10 +84,7 @@ impl Reaper {
     /// Watches a process that somebody else started. Its parent tells how it ends, by
     /// [`Reaper::release`]; if the parent ends before, it becomes our child.
     pub(crate) fn adopt(&self, pid: u32, wake: Arc<Wake>) -> Arc<Watch> {
-        let watch = Arc::new(Watch {
-            wake,
-            status: Mutex::new(None),
-        });
+        let watch = Arc::new(Watch::new(wake));
         lock(&self.watched).insert(pid, Arc::clone(&watch));
         watch
     }
@@ -124,7 +133,7 @@ impl Reaper {
 fn tell(watched: &mut HashMap<u32, Arc<Watch>>, pid: u32, status: ExitStatus) {
     if let Some(watch) = watched.remove(&pid) {
         *lock(&watch.status) = Some(status);
-        watch.wake.ring();
+        lock(&watch.wake).ring();
     }
 }
 

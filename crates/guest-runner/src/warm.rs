@@ -31,17 +31,24 @@ pub(crate) fn warm(guest: &Arc<Guest>, spec: &WarmSpec) -> Result<(), Refused> {
             .filter(|(of, _)| *of == lang)
             .map(|(_, snippet)| snippet.clone())
             .collect();
-        // Without a zygote programs start as usual; what is wrong with a snippet shows below.
-        if let Err(error) = guest.zygotes.start(guest, lang, &snippets) {
-            console::log(&format!("cannot start the zygote of {lang}: {error}"));
-        }
+        start_zygote(guest, lang, &snippets);
         // With a zygote, this warms the way through it.
-        for snippet in snippets {
-            run(guest, lang, &snippet)?;
+        for snippet in &snippets {
+            run(guest, lang, snippet)?;
         }
+        // One that was parked has run a snippet and is gone.
+        start_zygote(guest, lang, &snippets);
     }
+    exec::prepare_group(guest).map_err(|error| fail("prepare a cgroup", &error))?;
     guest.renewal.make_stale();
     Ok(())
+}
+
+/// Without a zygote programs start as usual; what is wrong with a snippet shows when it is run.
+fn start_zygote(guest: &Guest, lang: Lang, snippets: &[String]) {
+    if let Err(error) = guest.zygotes.start(guest, lang, snippets) {
+        console::log(&format!("cannot start the zygote of {lang}: {error}"));
+    }
 }
 
 fn run(guest: &Arc<Guest>, lang: Lang, snippet: &str) -> Result<(), Refused> {

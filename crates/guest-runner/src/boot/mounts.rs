@@ -119,7 +119,14 @@ pub(crate) fn late() -> Result<(), BootError> {
         PSEUDO,
         "mode=0755,size=5%,nr_inodes=1024",
     )?;
-    one("cgroup2", "/sys/fs/cgroup", "cgroup2", PSEUDO, "")?;
+    // Each program joins a new group: that shall not wait for the kernel's grace periods.
+    one(
+        "cgroup2",
+        "/sys/fs/cgroup",
+        "cgroup2",
+        PSEUDO,
+        "favordynmods",
+    )?;
     remount("/sys", PSEUDO | MountFlags::RDONLY, "")?;
     remount("/proc", PSEUDO, "hidepid=invisible")?;
     for (link, target) in [

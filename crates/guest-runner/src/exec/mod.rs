@@ -26,7 +26,7 @@ use crate::wake::Wake;
 
 pub(crate) use interpreter::find as interpreter;
 pub(crate) use plan::base_environment;
-pub(crate) use spawn::confine;
+pub(crate) use spawn::{Ours, confine, pipes, prepare_group};
 
 /// User and group that programs run as; `user` in the template's `/etc/passwd`.
 pub(crate) const USER_ID: u32 = 1000;

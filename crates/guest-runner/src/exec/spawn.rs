@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use firelane_guest_proto::message::{PtySize, Refused, RefusedCode};
 use rustix::fs::OFlags;
@@ -23,7 +23,7 @@ use crate::Guest;
 use crate::cgroup::{Bounds, Cgroup};
 use crate::reaper::Watch;
 use crate::wake::Wake;
-use crate::zygote::{self, Forked, Order};
+use crate::zygote::{self, Order};
 
 /// Processes and threads of one exec, unless the request says otherwise.
 const DEFAULT_PROCESSES: u32 = 512;
@@ -50,13 +50,13 @@ pub(crate) struct Running {
 }
 
 /// The program's ends.
-struct Theirs {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+pub(crate) struct Theirs {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
 }
 
-struct Ours {
+pub(crate) struct Ours {
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
@@ -77,10 +77,7 @@ impl Running {
             )
         };
         let bounds = bounds(guest, plan).map_err(exhausted)?;
-        let group = guest
-            .execs
-            .child(&format!("exec-{number}"), &bounds)
-            .map_err(exhausted)?;
+        let group = group(guest, number, bounds).map_err(exhausted)?;
         let started = start_in(guest, plan, &group, wake);
         match started {
             Ok((ours, pid, watch)) => Ok(Running {
@@ -107,6 +104,36 @@ impl Running {
     }
 }
 
+/// A cgroup for one exec: the one that was made before, or a fresh one.
+fn group(guest: &Guest, number: u64, bounds: Bounds) -> io::Result<Cgroup> {
+    let spare = guest.spare_group.lock();
+    let spare = spare.unwrap_or_else(PoisonError::into_inner).take();
+    match spare {
+        Some((group, made_with)) => {
+            if made_with != bounds {
+                group.bound(&bounds)?;
+            }
+            Ok(group)
+        }
+        None => guest.execs.child(&format!("exec-{number}"), &bounds),
+    }
+}
+
+/// Makes the cgroup of an exec to come, as most of them are bounded.
+pub(crate) fn prepare_group(guest: &Guest) -> io::Result<()> {
+    let bounds = Bounds {
+        memory_bytes: guest.execs.memory_bytes()?,
+        processes: DEFAULT_PROCESSES,
+    };
+    let group = guest.execs.child("prepared", &bounds)?;
+    let mut spare = guest
+        .spare_group
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    *spare = Some((group, bounds));
+    Ok(())
+}
+
 fn bounds(guest: &Guest, plan: &Plan) -> io::Result<Bounds> {
     let all = guest.execs.memory_bytes()?;
     Ok(Bounds {
@@ -127,11 +154,26 @@ fn start_in(
     group: &Cgroup,
     wake: &Arc<Wake>,
 ) -> io::Result<(Ours, Pid, Arc<Watch>)> {
+    let order = order(plan);
+    if let Some(order) = &order
+        && let Some(unparked) = guest.zygotes.unpark(order, group, wake)
+    {
+        return Ok((unparked.ours, unparked.pid, unparked.watch));
+    }
     let (ours, theirs) = match plan.pty {
         Some(size) => terminal(size)?,
         None => pipes()?,
     };
-    if let Some(forked) = fork(guest, plan, group, wake, &theirs) {
+    let child = zygote::Child {
+        guest,
+        group,
+        wake,
+        streams: [&theirs.stdin, &theirs.stdout, &theirs.stderr],
+        cwd: &plan.cwd,
+    };
+    if let Some(order) = &order
+        && let Some(forked) = guest.zygotes.fork(order, &child)
+    {
         return Ok((ours, forked.pid, forked.watch));
     }
     let mut command = Command::new(&plan.program);
@@ -155,28 +197,15 @@ fn start_in(
     Ok((ours, pid, watch))
 }
 
-/// Has a zygote run the program, if one can.
-fn fork(
-    guest: &Arc<Guest>,
-    plan: &Plan,
-    group: &Cgroup,
-    wake: &Arc<Wake>,
-    theirs: &Theirs,
-) -> Option<Forked> {
+/// What a zygote would be asked to do, if it may.
+fn order(plan: &Plan) -> Option<Order<'_>> {
     let source = plan.source.as_ref()?;
-    let order = Order {
+    Some(Order {
+        lang: source.lang,
         file: &source.file,
         args: &source.args,
         env: &plan.env,
-    };
-    let child = zygote::Child {
-        guest,
-        group,
-        wake,
-        streams: [&theirs.stdin, &theirs.stdout, &theirs.stderr],
-        cwd: &plan.cwd,
-    };
-    guest.zygotes.fork(source.lang, &order, &child)
+    })
 }
 
 /// In the child: gives up everything, in the one order that works.
@@ -232,7 +261,8 @@ fn limit(resource: Resource, value: u64) -> io::Result<()> {
     Ok(rustix::process::setrlimit(resource, limit)?)
 }
 
-fn pipes() -> io::Result<(Ours, Theirs)> {
+/// Fresh pipes for the standard streams of a program.
+pub(crate) fn pipes() -> io::Result<(Ours, Theirs)> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (stdin_read, stdin_write) = pipe()?;
     let (stdout_read, stdout_write) = pipe()?;

@@ -120,7 +120,7 @@ fn handle(frame: Frame, writer: &Writer, streams: &Streams) -> Result<(), Sessio
         Kind::Put => streams.put(id, &from_frame(&frame)?)?,
         Kind::Get => streams.get(id, from_frame(&frame)?)?,
         Kind::Warm => streams.warm(id, from_frame(&frame)?)?,
-        Kind::Renew => streams.renew(id, from_frame(&frame)?)?,
+        Kind::Renew => streams.renew(id, &from_frame(&frame)?)?,
         Kind::Data => streams.data(id, frame.channel, frame.payload)?,
         Kind::End => streams.end(id, frame.channel)?,
         Kind::Window => {

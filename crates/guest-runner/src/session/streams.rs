@@ -23,8 +23,8 @@ enum Stream {
     Put(Put),
     /// A file is being sent.
     Get(Remote),
-    /// The guest is being warmed or renewed.
-    Work,
+    /// The guest is being warmed.
+    Warm,
 }
 
 /// The table of open streams.
@@ -80,37 +80,29 @@ impl Streams {
 
     /// Opens a stream that warms the guest for a snapshot.
     pub(super) fn warm(&self, id: u32, spec: WarmSpec) -> Result<(), SessionError> {
-        let guest = Arc::clone(&self.guest);
-        self.carry_out(id, "warm", move || crate::warm::warm(&guest, &spec))
-    }
-
-    /// Opens a stream that renews the guest.
-    pub(super) fn renew(&self, id: u32, spec: RenewSpec) -> Result<(), SessionError> {
-        let guest = Arc::clone(&self.guest);
-        self.carry_out(id, "renew", move || guest.renewal.renew(&spec))
-    }
-
-    /// Opens a stream for work that is not waited for by the reader.
-    fn carry_out(
-        &self,
-        id: u32,
-        name: &str,
-        work: impl FnOnce() -> Result<(), Refused> + Send + 'static,
-    ) -> Result<(), SessionError> {
         let Some(()) = self.admit(id)? else {
             return Ok(());
         };
-        self.lock().insert(id, Stream::Work);
+        self.lock().insert(id, Stream::Warm);
         let streams = self.clone();
         std::thread::Builder::new()
-            .name(format!("{name}-{id}"))
+            .name(format!("warm-{id}"))
             .spawn(move || {
-                let done = work();
+                let warmed = crate::warm::warm(&streams.guest, &spec);
                 streams.lock().remove(&id);
                 // A host that is gone does not miss it.
-                drop(streams.tell_done(id, done));
+                drop(streams.tell_done(id, warmed));
             })?;
         Ok(())
+    }
+
+    /// Opens a stream that renews the guest.
+    pub(super) fn renew(&self, id: u32, spec: &RenewSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        // By the reader: nothing else is to be done before this, and it is quick.
+        Ok(self.tell_done(id, self.guest.renewal.renew(spec))?)
     }
 
     /// How a stream without an outcome ended.
@@ -219,7 +211,7 @@ impl Streams {
     pub(super) fn command(&self, id: u32, command: Command) {
         match self.lock().get(&id) {
             Some(Stream::Exec { remote, .. } | Stream::Get(remote)) => remote.send(command),
-            Some(Stream::Put(_) | Stream::Work) | None => {}
+            Some(Stream::Put(_) | Stream::Warm) | None => {}
         }
     }
 

@@ -6,89 +6,130 @@
 //!   program   the zygote forks; the child joins the exec's cgroup, and runs it
 //! ```
 //!
+//! Node cannot fork: it is parked, and becomes the one program that it waits for.
+//!
 //! A zygote is no part of the guest-runner: it is the programs' user, and a hostile program can
 //! signal it. What it says is checked, what it does not say in time is not waited for, and where it
 //! cannot help the interpreter is started as usual.
 
-mod process;
+mod forking;
+mod parked;
+mod waiting;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use firelane_guest_proto::Lang;
 
-use self::process::Zygote;
-pub(crate) use self::process::{Child, Forked};
+use self::forking::Zygote;
+pub(crate) use self::forking::{Child, Forked};
+use self::parked::Parked;
+pub(crate) use self::parked::Unparked;
 use crate::Guest;
+use crate::cgroup::Cgroup;
 use crate::console;
+use crate::wake::Wake;
 
 /// What a zygote needs to run one program.
 pub(crate) struct Order<'a> {
+    pub(crate) lang: Lang,
     /// The source file, in the working directory.
     pub(crate) file: &'a str,
     /// The program's arguments.
     pub(crate) args: &'a [String],
     /// The program's whole environment.
-    pub(crate) env: &'a std::collections::BTreeMap<String, String>,
+    pub(crate) env: &'a BTreeMap<String, String>,
 }
 
 /// The zygotes of this guest, idle ones only: one that runs a program is with its exec.
 #[derive(Default)]
-pub(crate) struct Zygotes(Mutex<Vec<Zygote>>);
+pub(crate) struct Zygotes {
+    forking: Mutex<Vec<Zygote>>,
+    parked: Mutex<Vec<Parked>>,
+}
 
 impl Zygotes {
-    /// Starts the zygote of a language, if there is one for it and the template has the
-    /// interpreter. Gives whether it did.
-    pub(crate) fn start(&self, guest: &Guest, lang: Lang, snippets: &[String]) -> io::Result<bool> {
-        match Zygote::start(guest, lang, snippets)? {
-            Some(zygote) => {
-                self.put_back(zygote);
-                Ok(true)
-            }
-            None => Ok(false),
+    /// Starts the zygote of a language unless there is one, if the language has such a thing and the
+    /// template the interpreter.
+    pub(crate) fn start(&self, guest: &Guest, lang: Lang, snippets: &[String]) -> io::Result<()> {
+        let there = lock(&self.forking)
+            .iter()
+            .any(|zygote| zygote.lang() == lang)
+            || lock(&self.parked)
+                .iter()
+                .any(|parked| parked.lang() == lang);
+        if there {
+            return Ok(());
         }
+        if let Some(zygote) = Zygote::start(guest, lang, snippets)? {
+            self.put_back(zygote);
+        }
+        if let Some(parked) = Parked::start(guest, lang, snippets)? {
+            lock(&self.parked).push(parked);
+        }
+        Ok(())
     }
 
-    /// Has the zygote of `lang` run a program, if there is one that is free and can. A zygote that
-    /// fails is not asked again.
-    pub(crate) fn fork(&self, lang: Lang, order: &Order<'_>, child: &Child<'_>) -> Option<Forked> {
-        if order.env.keys().any(|name| changes_interpreter(lang, name)) {
-            return None;
-        }
-        let zygote = self.take(lang)?;
-        match zygote.fork(order, child) {
-            Ok(forked) => Some(forked),
-            Err(error) => {
-                console::log(&format!("the zygote of {lang} failed: {error}"));
-                None
-            }
-        }
+    /// Has the parked interpreter of the language become the program, if there is one that can.
+    pub(crate) fn unpark(
+        &self,
+        order: &Order<'_>,
+        group: &Cgroup,
+        wake: &Arc<Wake>,
+    ) -> Option<Unparked> {
+        let parked = take(&self.parked, |parked| order.suits(parked.lang()))?;
+        said(order, parked.unpark(order, group, wake))
+    }
+
+    /// Has the zygote of the language run the program, if there is one that is free and can. A
+    /// zygote that fails is not asked again.
+    pub(crate) fn fork(&self, order: &Order<'_>, child: &Child<'_>) -> Option<Forked> {
+        let zygote = take(&self.forking, |zygote| order.suits(zygote.lang()))?;
+        said(order, zygote.fork(order, child))
     }
 
     /// A zygote that is free again.
     pub(crate) fn put_back(&self, zygote: Zygote) {
-        self.lock().push(zygote);
-    }
-
-    fn take(&self, lang: Lang) -> Option<Zygote> {
-        let mut free = self.lock();
-        let index = free.iter().position(|zygote| zygote.lang() == lang)?;
-        Some(free.swap_remove(index))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Zygote>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.forking).push(zygote);
     }
 }
 
-/// Whether the interpreter reads this variable when it starts: a zygote has started already.
+impl Order<'_> {
+    /// Whether a zygote of that language can run this: it has read its own environment already.
+    fn suits(&self, lang: Lang) -> bool {
+        self.lang == lang && !self.env.keys().any(|name| changes_interpreter(lang, name))
+    }
+}
+
+/// Whether the interpreter, or the loader before it, reads this variable when it starts.
 fn changes_interpreter(lang: Lang, name: &str) -> bool {
-    let ours = match lang {
-        Lang::Python => name.starts_with("PYTHON"),
-        Lang::Ruby => name.starts_with("RUBY") || name.starts_with("GEM_"),
-        Lang::Node => name.starts_with("NODE_"),
-        Lang::Bash | Lang::Rust => false,
+    let prefixes: &[&str] = match lang {
+        Lang::Python => &["PYTHON"],
+        Lang::Ruby => &["RUBY", "GEM_"],
+        Lang::Node => &["NODE_", "UV_"],
+        Lang::Bash | Lang::Rust => &[],
     };
-    // The loader's variables are read by the kernel's exec of it, not by the interpreter.
-    ours || name.starts_with("LD_") || name.starts_with("LC_") || name == "GLIBC_TUNABLES"
+    let common = ["LD_", "LC_", "GLIBC_"];
+    prefixes
+        .iter()
+        .chain(&common)
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// What came of it; a failure is told on the console, and the program starts as usual.
+fn said<T>(order: &Order<'_>, result: io::Result<T>) -> Option<T> {
+    result
+        .map_err(|error| console::log(&format!("the zygote of {} failed: {error}", order.lang)))
+        .ok()
+}
+
+fn take<T>(list: &Mutex<Vec<T>>, wanted: impl Fn(&T) -> bool) -> Option<T> {
+    let mut list = lock(list);
+    let index = list.iter().position(wanted)?;
+    Some(list.swap_remove(index))
+}
+
+fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,136 @@
+//! A zygote that forks: its child is the program.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use firelane_guest_proto::Lang;
+use rustix::process::Pid;
+
+use super::Order;
+use super::waiting::Waiting;
+use crate::Guest;
+use crate::cgroup::Cgroup;
+use crate::exec::{self, USER_ID};
+use crate::reaper::Watch;
+use crate::wake::Wake;
+
+/// How long it may take to fork.
+const FORK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An interpreter that forks for each program.
+pub(crate) struct Zygote {
+    lang: Lang,
+    waiting: Waiting,
+}
+
+/// What the child of a zygote gets, and where it goes.
+pub(crate) struct Child<'a> {
+    pub(crate) guest: &'a Arc<Guest>,
+    pub(crate) group: &'a Cgroup,
+    pub(crate) wake: &'a Arc<Wake>,
+    /// Its standard streams.
+    pub(crate) streams: [&'a OwnedFd; 3],
+    /// Its working directory.
+    pub(crate) cwd: &'a OwnedFd,
+}
+
+/// A child that runs.
+pub(crate) struct Forked {
+    pub(crate) pid: Pid,
+    pub(crate) watch: Arc<Watch>,
+}
+
+/// The program of a language's zygote, and the interpreter's word before it.
+fn program(lang: Lang) -> Option<(&'static str, &'static str)> {
+    match lang {
+        Lang::Python => Some(("-c", include_str!("python.py"))),
+        Lang::Ruby => Some(("-e", include_str!("ruby.rb"))),
+        Lang::Bash | Lang::Node | Lang::Rust => None,
+    }
+}
+
+impl Zygote {
+    pub(super) fn start(
+        guest: &Guest,
+        lang: Lang,
+        snippets: &[String],
+    ) -> io::Result<Option<Zygote>> {
+        let (Some((word, source)), Some(interpreter)) = (program(lang), exec::interpreter(lang))
+        else {
+            return Ok(None);
+        };
+        let mut command = Command::new(interpreter);
+        command
+            .args([word, source])
+            .args(snippets)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let waiting = Waiting::start(guest, command)?;
+        Ok(Some(Zygote { lang, waiting }))
+    }
+
+    pub(super) fn lang(&self) -> Lang {
+        self.lang
+    }
+
+    /// Has it run a program. It comes back to the guest's zygotes when the program has ended.
+    pub(super) fn fork(self, order: &Order<'_>, child: &Child<'_>) -> io::Result<Forked> {
+        let (gate, opener) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let [stdin, stdout, stderr] = child.streams.map(AsFd::as_fd);
+        let descriptors = [stdin, stdout, stderr, child.cwd.as_fd(), gate.as_fd()];
+        self.waiting
+            .send(order.file, order.args, order.env, &descriptors)?;
+        drop(gate);
+        let number = self.waiting.line(FORK_TIMEOUT)?;
+        let number: u32 = number.parse().map_err(io::Error::other)?;
+        self.check(number)?;
+        let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("it named no process"))?;
+        child.group.add(number)?;
+        let watch = child.guest.reaper.adopt(number, Arc::clone(child.wake));
+        // It waits there for this, whatever it is told after.
+        rustix::io::write(&opener, b"!")?;
+        let guest = Arc::clone(child.guest);
+        let following = Arc::clone(&watch);
+        std::thread::Builder::new()
+            .name(format!("zygote-{number}"))
+            .spawn(move || self.follow(number, &following, &guest))?;
+        Ok(Forked { pid, watch })
+    }
+
+    /// A child of this zygote, and no process that somebody would like to have ended.
+    fn check(&self, pid: u32) -> io::Result<()> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.split_ascii_whitespace().next()?.parse::<u32>().ok())
+        };
+        if field("PPid:") == Some(self.waiting.pid()) && field("Uid:") == Some(USER_ID) {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("{pid} is not its child")))
+        }
+    }
+
+    /// Waits for the child's end. If the zygote ends before, the child is an orphan, and the reaper
+    /// collects it.
+    fn follow(self, pid: u32, watch: &Arc<Watch>, guest: &Guest) {
+        let status = self.waiting.last_line();
+        if let Ok(Ok(status)) = status.map(|line| line.parse::<i32>()) {
+            guest
+                .reaper
+                .release(pid, watch, ExitStatus::from_raw(status));
+            guest.zygotes.put_back(self);
+        } else if !Path::new(&format!("/proc/{pid}")).exists() {
+            // It ended before it was adopted, and nobody saw how.
+            let killed = ExitStatus::from_raw(libc::SIGKILL);
+            guest.reaper.release(pid, watch, killed);
+        }
+    }
+}

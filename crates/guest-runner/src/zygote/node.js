@@ -1,0 +1,65 @@
+// The parked Node: a warm interpreter that becomes one program, because Node cannot fork.
+//
+// Descriptor 3 is a socket to the guest-runner. An order is as in python.py, but without descriptors:
+// the standard streams are the program's already, and the first argument is the working directory.
+'use strict';
+const fs = require('node:fs');
+const path = require('node:path');
+const crypto = require('node:crypto');
+const Module = require('node:module');
+
+const CONTROL = 3;
+
+function read(length) {
+  const bytes = Buffer.alloc(length);
+  let filled = 0;
+  while (filled < length) {
+    const count = fs.readSync(CONTROL, bytes, filled, length - filled);
+    if (count === 0) process.reallyExit(0);
+    filled += count;
+  }
+  return bytes;
+}
+
+// V8 seeded Math.random before the snapshot, so it would be the same in all clones. This is
+// xoshiro128+ with a seed of the clone's own. Source: Blackman and Vigna, "Scrambled linear
+// pseudorandom number generators", 2021, section 5.
+function reseed() {
+  const s = new Uint32Array(4);
+  crypto.getRandomValues(s);
+  const next = () => {
+    const result = (s[0] + s[3]) >>> 0;
+    const t = s[1] << 9;
+    s[2] ^= s[0];
+    s[3] ^= s[1];
+    s[1] ^= s[2];
+    s[0] ^= s[3];
+    s[2] ^= t;
+    s[3] = (s[3] << 11) | (s[3] >>> 21);
+    return result;
+  };
+  // 53 bits: all that a number holds.
+  const random = () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
+  Object.defineProperty(Math, 'random', { value: random, writable: true, enumerable: false, configurable: true });
+}
+
+function become() {
+  const fields = read(read(4).readUInt32BE(0)).toString('utf8').split('\0').slice(0, -1);
+  const [file, count] = [fields[0], Number(fields[1])];
+  const [folder, ...args] = fields.slice(2, 2 + count);
+  fs.closeSync(CONTROL);
+  process.chdir(folder);
+  for (const name of Object.keys(process.env)) delete process.env[name];
+  for (const pair of fields.slice(2 + count)) {
+    const at = pair.indexOf('=');
+    process.env[pair.slice(0, at)] = pair.slice(at + 1);
+  }
+  reseed();
+  process.argv = [process.execPath, path.join(folder, file), ...args];
+  // From the event loop, so that nothing of this file is below the program's frames.
+  setImmediate(() => Module.runMain());
+}
+
+for (const snippet of process.argv.slice(2)) new Function('require', 'console', snippet)(require, { log() {} });
+fs.writeSync(CONTROL, 'ready\n');
+become();
