@@ -65,7 +65,7 @@ pub fn origin(driver: &dyn Driver, template: &Template, machine: &Machine) -> Sn
         template: template.manifest().name.clone(),
         template_id: template.manifest().id.clone(),
         initrd: file_name(&machine.initrd),
-        vmm: driver.identity().vmm,
+        vmm: driver.identity(machine).vmm,
         memory_mib: machine.memory_mib,
         vcpus: machine.vcpus,
     }
@@ -84,7 +84,7 @@ pub async fn find_or_make(
     making: impl FnOnce(),
 ) -> Result<SnapshotFiles, MakeError> {
     let origin = origin(driver, template, machine);
-    let tsc_khz = driver.identity().tsc_khz;
+    let tsc_khz = driver.identity(machine).tsc_khz;
     if let Some(snapshot) = store.snapshot(&origin, tsc_khz)? {
         return Ok(files(&snapshot));
     }
@@ -129,7 +129,7 @@ async fn make(
             return Err(error);
         }
     }
-    let snapshot = draft.commit(driver.identity().tsc_khz)?;
+    let snapshot = draft.commit(driver.identity(&machine).tsc_khz)?;
     Ok(files(&snapshot))
 }
 
@@ -148,7 +148,8 @@ fn warm_spec(template: &Template) -> Result<WarmSpec, MakeError> {
         let lang: Lang = lang.parse()?;
         snippets.extend(programs.iter().map(|program| (lang, program.clone())));
     }
-    Ok(WarmSpec { snippets })
+    let env = template.manifest().env.clone().into_iter().collect();
+    Ok(WarmSpec { snippets, env })
 }
 
 fn file_name(path: &Path) -> String {

@@ -197,7 +197,7 @@ pub struct DoctorArgs {
 pub enum BenchCommand {
     /// Boot a microVM until its guest-runner answers
     Boot(BenchArgs),
-    /// Boot a microVM, run a small program in it, destroy it
+    /// Start a microVM, run a small program in it, destroy it
     Run {
         /// Language of the program
         #[arg(long, default_value = "python", value_parser = parse_lang)]

@@ -263,8 +263,10 @@ pub struct FileInfo {
 /// [`RenewSpec`] is refused as [`RefusedCode::Stale`]: what is common to all clones must not be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarmSpec {
-    /// Programs that are run once, so that what they load is in memory.
+    /// Programs that are run, so that what they load is in memory.
     pub snippets: Vec<(Lang, String)>,
+    /// Variables that programs will find; interpreters read some of them when they start.
+    pub env: Vec<(String, String)>,
 }
 
 /// Bytes of [`RenewSpec::seed`].

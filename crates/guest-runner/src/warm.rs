@@ -17,7 +17,7 @@ const FOLDER: &str = "/work/warm";
 /// How long each of them may take.
 const TIMEOUT_MS: u64 = 120_000;
 
-/// Starts the zygotes, runs each snippet once, and makes the guest stale.
+/// Starts the zygotes, runs each snippet, and makes the guest stale.
 pub(crate) fn warm(guest: &Arc<Guest>, spec: &WarmSpec) -> Result<(), Refused> {
     guest.renewal.require_fresh()?;
     let fail = |what: &str, error: &io::Error| {
@@ -31,13 +31,13 @@ pub(crate) fn warm(guest: &Arc<Guest>, spec: &WarmSpec) -> Result<(), Refused> {
             .filter(|(of, _)| *of == lang)
             .map(|(_, snippet)| snippet.clone())
             .collect();
-        start_zygote(guest, lang, &snippets);
+        start_zygote(guest, lang, &snippets, &spec.env);
         // With a zygote, this warms the way through it.
         for snippet in &snippets {
-            run(guest, lang, snippet)?;
+            run(guest, lang, snippet, &spec.env)?;
         }
         // One that was parked has run a snippet and is gone.
-        start_zygote(guest, lang, &snippets);
+        start_zygote(guest, lang, &snippets, &spec.env);
     }
     exec::prepare_group(guest).map_err(|error| fail("prepare a cgroup", &error))?;
     guest.renewal.make_stale();
@@ -45,13 +45,18 @@ pub(crate) fn warm(guest: &Arc<Guest>, spec: &WarmSpec) -> Result<(), Refused> {
 }
 
 /// Without a zygote programs start as usual; what is wrong with a snippet shows when it is run.
-fn start_zygote(guest: &Guest, lang: Lang, snippets: &[String]) {
-    if let Err(error) = guest.zygotes.start(guest, lang, snippets) {
+fn start_zygote(guest: &Guest, lang: Lang, snippets: &[String], env: &[(String, String)]) {
+    if let Err(error) = guest.zygotes.start(guest, lang, snippets, env) {
         console::log(&format!("cannot start the zygote of {lang}: {error}"));
     }
 }
 
-fn run(guest: &Arc<Guest>, lang: Lang, snippet: &str) -> Result<(), Refused> {
+fn run(
+    guest: &Arc<Guest>,
+    lang: Lang,
+    snippet: &str,
+    env: &[(String, String)],
+) -> Result<(), Refused> {
     let spec = ExecSpec {
         trace_id: "warm".into(),
         program: Program::Code {
@@ -59,7 +64,7 @@ fn run(guest: &Arc<Guest>, lang: Lang, snippet: &str) -> Result<(), Refused> {
             source: snippet.into(),
             args: Vec::new(),
         },
-        env: Vec::new(),
+        env: env.to_vec(),
         cwd: Some(FOLDER.into()),
         limits: Limits {
             timeout_ms: TIMEOUT_MS,

@@ -192,3 +192,101 @@ fn errors_from_a_zygote_are_those_of_its_interpreter() {
         }
     }
 }
+
+#[test]
+fn ruby_from_a_zygote_is_like_ruby() {
+    assert_alike(
+        "ruby",
+        &[
+            "p __FILE__, $0, ARGV, Dir.pwd, $stdout.sync, $stdin.read.size, ENV['HOME'], Process.getsid(0) == $$\nat_exit { puts 'at exit' }\nexit 7",
+            "def f = raise(ArgumentError, 'x')\nf",
+            "puts 1 +",
+            "abort 'bye'",
+            "puts 1\nreturn\nputs 2",
+            "puts DATA.read\n__END__\nthe data",
+            "if __FILE__ == $0 then puts 'main' end\nbegin\n  1 / 0\nrescue => e\n  raise 'second'\nend",
+            "Process.kill(:TERM, $$); sleep 10",
+            "Thread.new { puts 'thread' }.join; fork { puts 'child' }; Process.wait; $stdout.print 'no newline'",
+        ],
+        usize::MAX,
+    );
+}
+
+#[test]
+fn node_from_a_parked_one_is_like_node() {
+    assert_alike(
+        "node",
+        &[
+            "console.log(__filename, process.argv.length, process.cwd(), require.main === module, process.execArgv, process.env.HOME, typeof fs)\n\
+             process.on('exit', () => console.log('at exit')); process.exitCode = 7",
+            "setTimeout(() => console.log('later'), 10); Promise.resolve().then(() => console.log('soon'))",
+            "process.stdin.on('data', () => {}).on('end', () => console.log('end'))",
+            "process.kill(process.pid, 'SIGTERM'); setTimeout(() => {}, 10000)",
+            "import { sep } from 'node:path';\nconsole.log(sep, import.meta.filename)",
+        ],
+        usize::MAX,
+    );
+    // What is below the program's own frames differs in one line.
+    assert_alike(
+        "node",
+        &["function f() { throw new TypeError('x') }\nf()", "let ;"],
+        5,
+    );
+}
+
+/// Programs do the same in a clone as after a boot; of stderr, so many lines are compared.
+fn assert_alike(lang: &str, programs: &[&str], lines: usize) {
+    let lab = Lab::new();
+    let template = ["--template", "default", "--memory-mib", "1024"];
+    for code in programs {
+        let run = |more: &[&str]| -> Value {
+            let head = ["run", "--json", "--lang", lang];
+            let args = [&head[..], &template[..], more, &["-c", code]].concat();
+            let ended = lab.firelane(&args);
+            serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+        };
+        let stderr = |report: &Value| -> Vec<String> {
+            let text = report["stderr"].as_str().unwrap_or_default();
+            text.lines().take(lines).map(Into::into).collect()
+        };
+        let (warm, cold) = (run(&[]), run(&["--cold"]));
+        for field in ["stdout", "exit_code", "signal", "interpreter"] {
+            assert_eq!(
+                warm[field], cold[field],
+                "{code}: {field}\nwarm {warm}\ncold {cold}"
+            );
+        }
+        assert_eq!(stderr(&warm), stderr(&cold), "{code}");
+    }
+}
+
+#[test]
+fn a_program_that_stops_or_kills_its_zygote_ends_all_the_same() {
+    let lab = Lab::new();
+    for signal in ["STOP", "KILL"] {
+        let code = format!(
+            "import os, signal\nos.kill(os.getppid(), signal.SIG{signal})\nprint('done', flush=True)\nos._exit(3)"
+        );
+        let report = lab.run_json("python", &code, &["--timeout", "30"]);
+        assert_eq!(report["stdout"], "done\n", "{report}");
+        assert_eq!(report["exit_code"], 3, "{report}");
+        assert_eq!(report["timed_out"], false, "{report}");
+    }
+}
+
+#[test]
+fn what_an_interpreter_reads_when_it_starts_still_counts() {
+    let lab = Lab::new();
+    let code =
+        "import sys, time\nprint(sys.flags.dont_write_bytecode, sys.stdout.encoding, time.tzname)";
+    for env in [
+        "PYTHONDONTWRITEBYTECODE=1",
+        "LANG=C",
+        "TZ=XYZ-3",
+        "PYTHONIOENCODING=latin-1",
+    ] {
+        let warm = lab.run_json("python", code, &["--env", env]);
+        let cold = lab.run_json("python", code, &["--env", env, "--cold"]);
+        assert_eq!(warm["stdout"], cold["stdout"], "{env}: {warm}");
+    }
+}

@@ -5,8 +5,10 @@
 use std::fs;
 use std::time::Duration;
 
-use firelane_guest_proto::SESSION_PORT;
-use firelane_guest_proto::message::{ExecSpec, Limits, Program};
+use firelane_guest_proto::message::{
+    ExecSpec, GetSpec, Limits, Program, PutSpec, RefusedCode, RenewSpec, SEED_BYTES, WarmSpec,
+};
+use firelane_guest_proto::{Lang, ORIGINAL_PORT, SESSION_PORT};
 use firelane_image::Store;
 use firelane_testkit::Lab;
 use firelane_vmm::connect::connect;
@@ -14,8 +16,9 @@ use firelane_vmm::driver::{
     Acceleration, BootError, Driver, Machine, MicroVm, SnapshotError, SnapshotFiles,
 };
 use firelane_vmm::qemu::{Qemu, default_program};
-use firelane_vmm::session::{Event, Session};
+use firelane_vmm::session::{Event, Session, SessionError};
 use firelane_vmm::timeline::{Phase, Timeline};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 /// QEMU by emulation, which every host has.
@@ -73,18 +76,21 @@ async fn open(vm: &dyn MicroVm) -> Session {
     Session::open(stream).await.unwrap()
 }
 
-/// What a shell command prints.
-async fn output(session: &Session, script: &str) -> String {
+fn command(script: &str) -> ExecSpec {
     let argv = ["bash", "-c", script].map(String::from).to_vec();
-    let spec = ExecSpec {
+    ExecSpec {
         trace_id: "test".into(),
         program: Program::Command { argv },
         env: Vec::new(),
         cwd: None,
         limits: Limits::default(),
         pty: None,
-    };
-    let mut exec = session.exec(&spec).await.unwrap();
+    }
+}
+
+/// What a shell command prints.
+async fn output(session: &Session, script: &str) -> String {
+    let mut exec = session.exec(&command(script)).await.unwrap();
     let mut text = Vec::new();
     loop {
         match exec.next().await.unwrap() {
@@ -215,4 +221,84 @@ async fn a_microvm_without_a_place_for_it_has_no_snapshot() {
     let vm = boot(&lab).await;
     let error = vm.snapshot().await.unwrap_err();
     assert!(matches!(error, SnapshotError::NoPlace), "{error:?}");
+}
+
+fn spec() -> RenewSpec {
+    RenewSpec {
+        seed: vec![7; SEED_BYTES],
+        realtime_ns: 1_800_000_000_000_000_000,
+        hostname: "renewed".into(),
+        machine_id: [7; 16],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warmed_guest_does_nothing_until_it_is_renewed() {
+    let lab = Lab::new();
+    let vm = boot(&lab).await;
+    let session = open(&*vm).await;
+    let warm = WarmSpec {
+        snippets: vec![(Lang::Bash, "true".into())],
+        env: Vec::new(),
+    };
+    session.warm(&warm).await.unwrap();
+    let stale = |result: Result<(), SessionError>| match result {
+        Err(SessionError::Refused(refused)) => assert_eq!(refused.code, RefusedCode::Stale),
+        other => panic!("not refused: {other:?}"),
+    };
+    stale(session.warm(&warm).await);
+    let file = PutSpec {
+        path: "/work/file".into(),
+        mode: 0o644,
+        size: 1,
+    };
+    stale(session.put(&file, &b"x"[..]).await);
+    let get = GetSpec {
+        path: "/etc/hostname".into(),
+        max_bytes: 100,
+    };
+    stale(session.get(&get, &mut Vec::new()).await.map(drop));
+    let mut exec = session.exec(&command("true")).await.unwrap();
+    stale(exec.next().await.map(drop));
+    assert!(original(&*vm).await.contains("has not been renewed"));
+
+    // A renewal that cannot be leaves it as stale as it was.
+    for bad in [
+        RenewSpec {
+            seed: vec![7; 8],
+            ..spec()
+        },
+        RenewSpec {
+            hostname: "two words".into(),
+            ..spec()
+        },
+    ] {
+        match session.renew(&bad).await {
+            Err(SessionError::Refused(refused)) => assert_eq!(refused.code, RefusedCode::Invalid),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+    stale(session.warm(&warm).await);
+
+    session.renew(&spec()).await.unwrap();
+    let told = output(&session, "hostname; date +%Y; cat /etc/machine-id").await;
+    assert_eq!(told, format!("renewed\n2027\n{}\n", "07".repeat(16)));
+    drop(session);
+    vm.destroy().await.unwrap();
+}
+
+/// The answer of port 5000 to a small program.
+async fn original(vm: &dyn MicroVm) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut stream = connect(vm.vsock_path(), ORIGINAL_PORT, deadline)
+        .await
+        .unwrap();
+    let request = br#"{"trace_id":"t","lang":"bash","code":"true","timeout":5}"#;
+    let length = u32::try_from(request.len()).unwrap();
+    stream.write_all(&length.to_be_bytes()).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let length = stream.read_u32().await.unwrap();
+    let mut response = vec![0; length as usize];
+    stream.read_exact(&mut response).await.unwrap();
+    String::from_utf8(response).unwrap()
 }

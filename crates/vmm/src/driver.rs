@@ -232,8 +232,8 @@ pub trait Driver: Send + Sync {
     /// What executes the guests' instructions.
     fn acceleration(&self) -> Acceleration;
 
-    /// What a snapshot of this driver can be restored with.
-    fn identity(&self) -> Identity;
+    /// What a snapshot of this machine can be restored with.
+    fn identity(&self, machine: &Machine) -> Identity;
 
     /// Starts a microVM and waits until its guest-runner listens.
     ///

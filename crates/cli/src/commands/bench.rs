@@ -120,6 +120,7 @@ async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
             cwd: None,
             limits: Limits {
                 timeout_ms: LIMIT.as_millis() as u64,
+                memory_bytes: host.program_memory_bytes(),
                 ..Limits::default()
             },
             pty: None,

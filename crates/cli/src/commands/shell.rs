@@ -23,7 +23,7 @@ pub(super) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
     let id = new_id();
     let Started { vm, session } = host.start(&id, &mut Timeline::start()).await?;
     let env = host.template.manifest().env.clone().into_iter().collect();
-    let ended = talk(session, id, env).await;
+    let ended = talk(session, id, env, host.program_memory_bytes()).await;
     vm.destroy().await.map_err(Failure::platform)?;
     ended
 }
@@ -32,6 +32,7 @@ async fn talk(
     session: firelane_vmm::session::Session,
     trace_id: String,
     env: Vec<(String, String)>,
+    memory_bytes: u64,
 ) -> Result<u8, Failure> {
     let spec = ExecSpec {
         trace_id,
@@ -40,7 +41,10 @@ async fn talk(
         },
         env,
         cwd: Some("/home/user".into()),
-        limits: Limits::default(),
+        limits: Limits {
+            memory_bytes,
+            ..Limits::default()
+        },
         pty: Some(size()?),
     };
     let mut exec = session.exec(&spec).await?;

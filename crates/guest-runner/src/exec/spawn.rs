@@ -125,7 +125,7 @@ pub(crate) fn prepare_group(guest: &Guest) -> io::Result<()> {
         memory_bytes: guest.execs.memory_bytes()?,
         processes: DEFAULT_PROCESSES,
     };
-    let group = guest.execs.child("prepared", &bounds)?;
+    let group = guest.execs.child("exec-0", &bounds)?;
     let mut spare = guest
         .spare_group
         .lock()

@@ -1,5 +1,6 @@
 //! A zygote that forks: its child is the program.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_guest_proto::Lang;
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Order;
 use super::waiting::Waiting;
@@ -21,6 +24,9 @@ use crate::wake::Wake;
 
 /// How long it may take to fork.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to tell how its child ended, once it has.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An interpreter that forks for each program.
 pub(crate) struct Zygote {
@@ -59,6 +65,7 @@ impl Zygote {
         guest: &Guest,
         lang: Lang,
         snippets: &[String],
+        env: &BTreeMap<String, String>,
     ) -> io::Result<Option<Zygote>> {
         let (Some((word, source)), Some(interpreter)) = (program(lang), exec::interpreter(lang))
         else {
@@ -71,12 +78,16 @@ impl Zygote {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let waiting = Waiting::start(guest, command)?;
+        let waiting = Waiting::start(guest, command, env.clone())?;
         Ok(Some(Zygote { lang, waiting }))
     }
 
     pub(super) fn lang(&self) -> Lang {
         self.lang
+    }
+
+    pub(super) fn env(&self) -> &BTreeMap<String, String> {
+        self.waiting.env()
     }
 
     /// Has it run a program. It comes back to the guest's zygotes when the program has ended.
@@ -93,14 +104,16 @@ impl Zygote {
         let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("it named no process"))?;
         child.group.add(number)?;
+        let ended = pidfd_open(pid, PidfdFlags::empty())?;
         let watch = child.guest.reaper.adopt(number, Arc::clone(child.wake));
-        // It waits there for this, whatever it is told after.
-        rustix::io::write(&opener, b"!")?;
         let guest = Arc::clone(child.guest);
         let following = Arc::clone(&watch);
         std::thread::Builder::new()
             .name(format!("zygote-{number}"))
-            .spawn(move || self.follow(number, &following, &guest))?;
+            .spawn(move || self.follow(number, &ended, &following, &guest))?;
+        // Only now, when nothing can fail any more: it waits at the gate for this, and ends if the
+        // gate is closed.
+        rustix::io::write(&opener, b"!")?;
         Ok(Forked { pid, watch })
     }
 
@@ -118,10 +131,13 @@ impl Zygote {
         }
     }
 
-    /// Waits for the child's end. If the zygote ends before, the child is an orphan, and the reaper
-    /// collects it.
-    fn follow(self, pid: u32, watch: &Arc<Watch>, guest: &Guest) {
-        let status = self.waiting.last_line();
+    /// Waits for the child's end, and for the zygote's word of it. A zygote that does not give it,
+    /// because the program has stopped or killed it, is ended: then the child is an orphan, and the
+    /// reaper collects it.
+    fn follow(self, pid: u32, ended: &OwnedFd, watch: &Arc<Watch>, guest: &Guest) {
+        let mut fds = [PollFd::new(ended, PollFlags::IN)];
+        while poll(&mut fds, None) == Err(Errno::INTR) {}
+        let status = self.waiting.line(STATUS_TIMEOUT);
         if let Ok(Ok(status)) = status.map(|line| line.parse::<i32>()) {
             guest
                 .reaper

@@ -29,6 +29,7 @@ pub(crate) use self::parked::Unparked;
 use crate::Guest;
 use crate::cgroup::Cgroup;
 use crate::console;
+use crate::exec;
 use crate::wake::Wake;
 
 /// What a zygote needs to run one program.
@@ -52,7 +53,15 @@ pub(crate) struct Zygotes {
 impl Zygotes {
     /// Starts the zygote of a language unless there is one, if the language has such a thing and the
     /// template the interpreter.
-    pub(crate) fn start(&self, guest: &Guest, lang: Lang, snippets: &[String]) -> io::Result<()> {
+    pub(crate) fn start(
+        &self,
+        guest: &Guest,
+        lang: Lang,
+        snippets: &[String],
+        env: &[(String, String)],
+    ) -> io::Result<()> {
+        let mut whole = exec::base_environment();
+        whole.extend(env.iter().cloned());
         let there = lock(&self.forking)
             .iter()
             .any(|zygote| zygote.lang() == lang)
@@ -62,10 +71,10 @@ impl Zygotes {
         if there {
             return Ok(());
         }
-        if let Some(zygote) = Zygote::start(guest, lang, snippets)? {
+        if let Some(zygote) = Zygote::start(guest, lang, snippets, &whole)? {
             self.put_back(zygote);
         }
-        if let Some(parked) = Parked::start(guest, lang, snippets)? {
+        if let Some(parked) = Parked::start(guest, lang, snippets, &whole)? {
             lock(&self.parked).push(parked);
         }
         Ok(())
@@ -78,14 +87,18 @@ impl Zygotes {
         group: &Cgroup,
         wake: &Arc<Wake>,
     ) -> Option<Unparked> {
-        let parked = take(&self.parked, |parked| order.suits(parked.lang()))?;
+        let parked = take(&self.parked, |parked| {
+            order.suits(parked.lang(), parked.env())
+        })?;
         said(order, parked.unpark(order, group, wake))
     }
 
     /// Has the zygote of the language run the program, if there is one that is free and can. A
     /// zygote that fails is not asked again.
     pub(crate) fn fork(&self, order: &Order<'_>, child: &Child<'_>) -> Option<Forked> {
-        let zygote = take(&self.forking, |zygote| order.suits(zygote.lang()))?;
+        let zygote = take(&self.forking, |zygote| {
+            order.suits(zygote.lang(), zygote.env())
+        })?;
         said(order, zygote.fork(order, child))
     }
 
@@ -96,21 +109,25 @@ impl Zygotes {
 }
 
 impl Order<'_> {
-    /// Whether a zygote of that language can run this: it has read its own environment already.
-    fn suits(&self, lang: Lang) -> bool {
-        self.lang == lang && !self.env.keys().any(|name| changes_interpreter(lang, name))
+    /// Whether a zygote of that language, which started with that environment, can run this.
+    fn suits(&self, lang: Lang, started_with: &BTreeMap<String, String>) -> bool {
+        let names = self.env.keys().chain(started_with.keys());
+        self.lang == lang
+            && names
+                .filter(|name| read_at_start(lang, name))
+                .all(|name| self.env.get(name) == started_with.get(name))
     }
 }
 
 /// Whether the interpreter, or the loader before it, reads this variable when it starts.
-fn changes_interpreter(lang: Lang, name: &str) -> bool {
+fn read_at_start(lang: Lang, name: &str) -> bool {
     let prefixes: &[&str] = match lang {
         Lang::Python => &["PYTHON"],
         Lang::Ruby => &["RUBY", "GEM_"],
         Lang::Node => &["NODE_", "UV_"],
         Lang::Bash | Lang::Rust => &[],
     };
-    let common = ["LD_", "LC_", "GLIBC_"];
+    let common = ["LD_", "LC_", "LANG", "GLIBC_", "OPENSSL_"];
     prefixes
         .iter()
         .chain(&common)

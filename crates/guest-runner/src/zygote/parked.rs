@@ -1,5 +1,6 @@
 //! A parked interpreter: it waits with its pipes in place, and becomes one program.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -40,6 +41,7 @@ impl Parked {
         guest: &Guest,
         lang: Lang,
         snippets: &[String],
+        env: &BTreeMap<String, String>,
     ) -> io::Result<Option<Parked>> {
         let (Lang::Node, Some(interpreter)) = (lang, exec::interpreter(lang)) else {
             return Ok(None);
@@ -56,7 +58,7 @@ impl Parked {
             .stdin(Stdio::from(theirs.stdin))
             .stdout(Stdio::from(theirs.stdout))
             .stderr(Stdio::from(theirs.stderr));
-        let waiting = Waiting::start(guest, command)?;
+        let waiting = Waiting::start(guest, command, env.clone())?;
         Ok(Some(Parked {
             lang,
             waiting,
@@ -66,6 +68,10 @@ impl Parked {
 
     pub(super) fn lang(&self) -> Lang {
         self.lang
+    }
+
+    pub(super) fn env(&self) -> &BTreeMap<String, String> {
+        self.waiting.env()
     }
 
     /// Has it become a program.

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback  # noqa: F401 - the same
 import types
 
@@ -54,6 +55,7 @@ def become(control, descriptors, environment):
     for pair in environment:
         name, _, value = pair.partition(b"=")
         os.environb[name] = value
+    time.tzset()
 
 
 def reseed():

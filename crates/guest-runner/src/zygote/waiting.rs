@@ -35,6 +35,8 @@ const MAX_LINE: usize = 32;
 /// The process, and the socket to it.
 pub(super) struct Waiting {
     pid: u32,
+    /// What it was started with.
+    env: BTreeMap<String, String>,
     watch: Arc<Watch>,
     control: UnixStream,
     /// It has become a program, and is not ours to end.
@@ -43,11 +45,15 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Starts `command` as the programs' user, and waits until it says that it is ready.
-    pub(super) fn start(guest: &Guest, mut command: Command) -> io::Result<Waiting> {
+    pub(super) fn start(
+        guest: &Guest,
+        mut command: Command,
+        env: BTreeMap<String, String>,
+    ) -> io::Result<Waiting> {
         let (control, theirs) = UnixStream::pair()?;
         let cwd = OwnedFd::from(std::fs::File::open("/")?);
         let procs = guest.zygote_group.procs()?;
-        command.env_clear().envs(exec::base_environment());
+        command.env_clear().envs(&env);
         let theirs_fd = theirs.as_raw_fd();
         // SAFETY: between fork and exec only system calls on prepared descriptors are made. The
         // socket is at its number, or is put there, and stays open across the exec.
@@ -69,6 +75,7 @@ impl Waiting {
         drop(theirs);
         let waiting = Waiting {
             pid: child.id(),
+            env,
             watch,
             control,
             released: false,
@@ -77,6 +84,10 @@ impl Waiting {
             "ready" => Ok(waiting),
             other => Err(io::Error::other(format!("it is not ready, but {other:?}"))),
         }
+    }
+
+    pub(super) fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -119,12 +130,6 @@ impl Waiting {
     /// Its next line.
     pub(super) fn line(&self, timeout: Duration) -> io::Result<String> {
         self.control.set_read_timeout(Some(timeout))?;
-        self.read_line()
-    }
-
-    /// Its next line, however long that takes.
-    pub(super) fn last_line(&self) -> io::Result<String> {
-        self.control.set_read_timeout(None)?;
         self.read_line()
     }
 

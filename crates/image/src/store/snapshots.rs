@@ -251,3 +251,119 @@ fn size_on_disk(folder: &Path) -> u64 {
         .map(|meta| meta.blocks() * 512)
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KHZ: u64 = 2_300_000;
+
+    fn origin(memory_mib: u32) -> SnapshotOrigin {
+        SnapshotOrigin {
+            template: "base".into(),
+            template_id: "1234".into(),
+            initrd: "abcd.cpio".into(),
+            vmm: "qemu".into(),
+            memory_mib,
+            vcpus: 1,
+        }
+    }
+
+    fn draft(store: &Store, origin: &SnapshotOrigin) -> SnapshotDraft {
+        match store.snapshot_or_draft(origin, KHZ).unwrap() {
+            Found::Draft(draft) => *draft,
+            Found::Snapshot(snapshot) => panic!("there is one: {snapshot:?}"),
+        }
+    }
+
+    fn make(store: &Store, origin: &SnapshotOrigin) -> Snapshot {
+        let draft = draft(store, origin);
+        fs::write(draft.memory(), "memory").unwrap();
+        fs::write(draft.state(), "state").unwrap();
+        draft.commit(KHZ).unwrap()
+    }
+
+    fn names(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn a_snapshot_is_found_by_all_that_it_depends_on() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let made = make(&store, &origin(256));
+        assert_eq!(fs::read(made.memory()).unwrap(), b"memory");
+        assert_eq!(store.snapshot(&origin(256), KHZ).unwrap(), Some(made));
+        let others = [
+            SnapshotOrigin {
+                template_id: "5678".into(),
+                ..origin(256)
+            },
+            SnapshotOrigin {
+                initrd: "ef.cpio".into(),
+                ..origin(256)
+            },
+            SnapshotOrigin {
+                vmm: "qemu, newer".into(),
+                ..origin(256)
+            },
+            SnapshotOrigin {
+                vcpus: 2,
+                ..origin(256)
+            },
+            origin(512),
+        ];
+        for other in others {
+            assert_eq!(store.snapshot(&other, KHZ).unwrap(), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn another_counter_makes_another_snapshot_but_a_measuring_error_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        make(&store, &origin(256));
+        assert!(store.snapshot(&origin(256), KHZ + 500).unwrap().is_some());
+        assert!(store.snapshot(&origin(256), KHZ * 2).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_draft_that_is_dropped_leaves_nothing_and_lets_others_make_it() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let half = draft(&store, &origin(256));
+        fs::write(half.memory(), "half").unwrap();
+        drop(half);
+        assert_eq!(names(&root.path().join("staging")), 0);
+        assert_eq!(names(&root.path().join("snapshots")), 0);
+        make(&store, &origin(256));
+    }
+
+    #[test]
+    fn whoever_waits_gets_what_the_other_made() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let first = draft(&store, &origin(256));
+        fs::write(first.memory(), "").unwrap();
+        fs::write(first.state(), "").unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.snapshot_or_draft(&origin(256), KHZ).unwrap());
+            first.commit(KHZ).unwrap();
+            assert!(matches!(waiting.join().unwrap(), Found::Snapshot(_)));
+        });
+    }
+
+    #[test]
+    fn only_so_many_are_kept_and_none_of_a_template_that_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        for memory_mib in 1..=6 {
+            make(&store, &origin(memory_mib));
+        }
+        assert_eq!(names(&root.path().join("snapshots")), KEPT);
+        assert!(store.snapshot(&origin(6), KHZ).unwrap().is_some());
+        assert!(store.snapshot(&origin(1), KHZ).unwrap().is_none());
+        store.keep_snapshots_of(&[]).unwrap();
+        assert_eq!(names(&root.path().join("snapshots")), 0);
+    }
+}

@@ -1,7 +1,7 @@
 //! Hands a file to a VMM that insists on opening it for reading and writing.
 //!
 //! QEMU opens the file of a guest's memory with `O_RDWR` even where it maps it privately (before
-//! 9.1 there is no other way), and a descriptor that can write could spoil the file for all other
+//! 8.2 there is no other way), and a descriptor that can write could spoil the file for all other
 //! microVMs. So its opens with exactly these flags are answered from outside: a seccomp filter
 //! stops the call, and the owner puts a descriptor of its own choice, read-only or not, in place
 //! of the result. The path that the VMM names does not matter and need not exist.

@@ -4,7 +4,7 @@
 //! one by one and then becomes the VMM, which keeps its pid.
 //!
 //! ```text
-//!   cgroups joined ─ namespaces ─ minimal root ─ limits ─ user ─ capabilities ─ no new privileges ─ exec
+//!   cgroups joined ─ namespaces ─ minimal root ─ limits ─ user ─ capabilities ─ no new privileges ─ opens ─ exec
 //! ```
 //!
 //! As root everything is done; as an ordinary user what a user namespace allows. What could not be

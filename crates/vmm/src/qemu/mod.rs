@@ -48,15 +48,23 @@ impl Driver for Qemu {
         self.acceleration
     }
 
-    fn identity(&self) -> Identity {
+    fn identity(&self, machine: &Machine) -> Identity {
         let processor = match self.acceleration {
             Acceleration::Kvm => probe::processor(),
             // The emulated one is a part of the program.
             Acceleration::Tcg => String::new(),
         };
         let (kind, program) = (self.kind().name(), probe::stamp(&self.program));
+        // The devices are in the arguments; the name and the rate of the counter differ each time.
+        let nobody = Machine {
+            id: String::new(),
+            ..machine.clone()
+        };
+        let arguments = args::arguments(&nobody, args::Origin::Template, self.acceleration, 0);
+        let arguments = boot::hash(&arguments.join(" "));
+        let acceleration = self.acceleration;
         Identity {
-            vmm: format!("{kind} {program} {} {processor}", self.acceleration),
+            vmm: format!("{kind} {program} {arguments:016x} {acceleration} {processor}"),
             tsc_khz: self.tsc_khz,
         }
     }
