@@ -206,6 +206,7 @@ fn ruby_from_a_zygote_is_like_ruby() {
             "puts DATA.read\n__END__\nthe data",
             "if __FILE__ == $0 then puts 'main' end\nbegin\n  1 / 0\nrescue => e\n  raise 'second'\nend",
             "Process.kill(:TERM, $$); sleep 10",
+            "p __dir__, local_variables, Object.private_instance_methods(false), Object.constants.grep(/Fire|CONTROL/)",
             "Thread.new { puts 'thread' }.join; fork { puts 'child' }; Process.wait; $stdout.print 'no newline'",
         ],
         usize::MAX,

@@ -46,13 +46,14 @@ fn executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The command line that runs the source file `file` in the working directory.
+/// The command line that runs the source file `file` in the working directory, `folder`.
 ///
 /// Rust is compiled first; what the compiler says goes to stderr, and its exit code is the
 /// program's when it fails.
 pub(crate) fn command_line(
     lang: Lang,
     interpreter: &Path,
+    folder: &str,
     file: &str,
     args: &[String],
 ) -> Vec<String> {
@@ -65,6 +66,8 @@ pub(crate) fn command_line(
                 .map(String::from)
                 .to_vec()
         }
+        // What it knows of a program by its whole path, a zygote can tell it as well.
+        Lang::Ruby => vec![interpreter, format!("{folder}/{file}")],
         _ => vec![interpreter, file.into()],
     };
     line.extend_from_slice(args);

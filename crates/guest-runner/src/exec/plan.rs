@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) args: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) cwd: OwnedFd,
+    /// The path of that.
+    pub(crate) folder: String,
     pub(crate) limits: Limits,
     pub(crate) pty: Option<PtySize>,
     /// The interpreter or program, for the outcome.
@@ -61,7 +63,8 @@ impl Plan {
                 let interpreter = interpreter::find(*lang).ok_or_else(|| no_interpreter(*lang))?;
                 let file = format!("main.{}", lang.extension());
                 write_source(&folder, &file, source)?;
-                let line = interpreter::command_line(*lang, &interpreter, &file, args);
+                let line =
+                    interpreter::command_line(*lang, &interpreter, &place.path(), &file, args);
                 let source = Source {
                     lang: *lang,
                     file,
@@ -100,6 +103,7 @@ impl Plan {
             args: words.collect(),
             env,
             cwd: folder,
+            folder: place.path(),
             limits: spec.limits,
             pty: spec.pty,
             interpreter: interpreter_name,

@@ -110,10 +110,19 @@ fn group(guest: &Guest, number: u64, bounds: Bounds) -> io::Result<Cgroup> {
     let spare = spare.unwrap_or_else(PoisonError::into_inner).take();
     match spare {
         Some((group, made_with)) => {
-            if made_with != bounds {
-                group.bound(&bounds)?;
+            let bound = if made_with == bounds {
+                Ok(())
+            } else {
+                group.bound(&bounds)
+            };
+            match bound {
+                Ok(()) => Ok(group),
+                Err(error) => {
+                    // Empty, and of no use.
+                    let _ = group.remove();
+                    Err(error)
+                }
             }
-            Ok(group)
         }
         None => guest.execs.child(&format!("exec-{number}"), &bounds),
     }
@@ -125,12 +134,13 @@ pub(crate) fn prepare_group(guest: &Guest) -> io::Result<()> {
         memory_bytes: guest.execs.memory_bytes()?,
         processes: DEFAULT_PROCESSES,
     };
-    let group = guest.execs.child("exec-0", &bounds)?;
     let mut spare = guest
         .spare_group
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    *spare = Some((group, bounds));
+    if spare.is_none() {
+        *spare = Some((guest.execs.child("exec-0", &bounds)?, bounds));
+    }
     Ok(())
 }
 
@@ -202,6 +212,7 @@ fn order(plan: &Plan) -> Option<Order<'_>> {
     let source = plan.source.as_ref()?;
     Some(Order {
         lang: source.lang,
+        folder: &plan.folder,
         file: &source.file,
         args: &source.args,
         env: &plan.env,

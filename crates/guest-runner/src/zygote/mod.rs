@@ -35,7 +35,9 @@ use crate::wake::Wake;
 /// What a zygote needs to run one program.
 pub(crate) struct Order<'a> {
     pub(crate) lang: Lang,
-    /// The source file, in the working directory.
+    /// The working directory.
+    pub(crate) folder: &'a str,
+    /// The source file in it.
     pub(crate) file: &'a str,
     /// The program's arguments.
     pub(crate) args: &'a [String],
@@ -127,7 +129,9 @@ fn read_at_start(lang: Lang, name: &str) -> bool {
         Lang::Node => &["NODE_", "UV_"],
         Lang::Bash | Lang::Rust => &[],
     };
-    let common = ["LD_", "LC_", "LANG", "GLIBC_", "OPENSSL_"];
+    let common = [
+        "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "OPENSSL_", "HOME",
+    ];
     prefixes
         .iter()
         .chain(&common)

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use firelane_guest_proto::Lang;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::Order;
 use super::waiting::Waiting;
@@ -86,12 +86,13 @@ impl Parked {
             .and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("it has no number"))?;
         group.add(self.waiting.pid())?;
-        let folder = order.env.get("PWD").map_or("/work", String::as_str);
-        let args: Vec<String> = [folder.to_owned()]
+        let args: Vec<String> = [order.folder.to_owned()]
             .into_iter()
             .chain(order.args.iter().cloned())
             .collect();
         self.waiting.send(order.file, &args, order.env, &[])?;
+        // A program of the same user may have stopped it.
+        kill_process(pid, Signal::CONT)?;
         let watch = self.waiting.release();
         watch.ring_instead(wake);
         Ok(Unparked {
