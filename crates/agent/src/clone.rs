@@ -30,6 +30,17 @@ pub enum CloneError {
     Random(#[source] std::io::Error),
 }
 
+impl CloneError {
+    /// Whether the VMM did not take the snapshot, so that another one is the remedy.
+    #[must_use]
+    pub fn blames_snapshot(&self) -> bool {
+        matches!(
+            self,
+            CloneError::Restore(BootError::Load(_) | BootError::Died(_))
+        )
+    }
+}
+
 /// A clone that may be used, and the session in which it was renewed.
 pub struct Ready {
     /// The microVM.

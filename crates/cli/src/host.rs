@@ -163,9 +163,16 @@ impl Host {
         };
         // The run begins when there is a snapshot: making it is no part of it.
         *timeline = Timeline::start();
-        let Ready { vm, session } =
-            clone::restore(&self.driver, &machine, &files, timeline).await?;
-        Ok(Started { vm, session })
+        match clone::restore(&self.driver, &machine, &files, timeline).await {
+            Ok(Ready { vm, session }) => Ok(Started { vm, session }),
+            Err(error) if error.blames_snapshot() => {
+                let origin = snapshot::origin(&self.driver, &self.template, &machine);
+                self.store.discard_snapshot(&origin)?;
+                let remedy = "the snapshot was discarded: try again, and another is made";
+                Err(Failure::platform(error).with_remedy(remedy))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The snapshot of the template's warmed guest, which is made if there is none.

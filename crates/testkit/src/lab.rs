@@ -61,6 +61,19 @@ impl Lab {
         command
     }
 
+    /// A store of its own with what the shared one has, for tests that spoil something. Files are
+    /// links as far as the file system can: replace them, do not write to them.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn with_own_store(mut self) -> Lab {
+        let own = self.folder.path().join("store");
+        link_tree(&self.home, &own);
+        self.home = own;
+        self
+    }
+
     /// Runs the command to its end.
     #[must_use]
     pub fn firelane(&self, args: &[&str]) -> Ended {
@@ -156,6 +169,21 @@ impl Lab {
             })
             .unwrap_or_default();
         assert!(left.is_empty(), "left behind: {left:?}");
+    }
+}
+
+/// Downloads are left out: they are large, and only builds need them.
+fn link_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("our own folder");
+    for entry in fs::read_dir(from).expect("the store").flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.ends_with("cache") || path.ends_with("staging") {
+            fs::create_dir(&target).expect("our own folder");
+        } else if path.is_dir() {
+            link_tree(&path, &target);
+        } else if fs::hard_link(&path, &target).is_err() {
+            fs::copy(&path, &target).expect("space for a copy of the store");
+        }
     }
 }
 

@@ -291,3 +291,41 @@ fn what_an_interpreter_reads_when_it_starts_still_counts() {
         assert_eq!(warm["stdout"], cold["stdout"], "{env}: {warm}");
     }
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_loaded_is_discarded_and_made_again() {
+    let lab = Lab::new().with_own_store();
+    let first = lab.run_json("bash", "echo first", &[]);
+    assert_eq!(first["stdout"], "first\n");
+    let mut spoilt = 0;
+    for snapshot in std::fs::read_dir(lab.home().join("snapshots"))
+        .unwrap()
+        .flatten()
+    {
+        let state = snapshot.path().join("state");
+        std::fs::remove_file(&state).unwrap();
+        std::fs::write(&state, "no state of a microVM").unwrap();
+        spoilt += 1;
+    }
+    assert!(spoilt > 0);
+    let args = [
+        "run",
+        "--template",
+        "base",
+        "--lang",
+        "bash",
+        "-c",
+        "echo second",
+    ];
+    let refused = lab.firelane(&args);
+    assert_eq!((refused.code, &*refused.stdout), (125, ""), "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("the snapshot was discarded: try again"),
+        "{refused:?}"
+    );
+    lab.assert_empty();
+    let again = lab.firelane(&args);
+    assert_eq!((again.code, &*again.stdout), (0, "second\n"), "{again:?}");
+}

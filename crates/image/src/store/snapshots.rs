@@ -170,6 +170,14 @@ impl Store {
         })))
     }
 
+    /// Removes a snapshot that turned out to be of no use; the next use makes another.
+    ///
+    /// # Errors
+    /// [`StoreError::File`].
+    pub fn discard_snapshot(&self, origin: &SnapshotOrigin) -> Result<(), StoreError> {
+        remove(&self.snapshot_folder(origin))
+    }
+
     /// Removes the snapshots of templates that are not these. Returns the bytes freed.
     pub(super) fn keep_snapshots_of(&self, templates: &[Template]) -> Result<u64, StoreError> {
         let mut freed = 0;
