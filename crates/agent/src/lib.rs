@@ -8,4 +8,5 @@
 //! [`clone::restore`] gives a clone of it that has confirmed that it is like no other.
 
 pub mod clone;
+pub mod follow;
 pub mod snapshot;

@@ -16,6 +16,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use firelane_agent::clone::CloneError;
+use firelane_agent::follow::FollowError;
 use firelane_agent::snapshot::MakeError;
 use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
 use firelane_image::{BuildError, DefinitionError, StoreError};
@@ -138,6 +139,18 @@ impl From<MakeError> for Failure {
 impl From<CloneError> for Failure {
     fn from(error: CloneError) -> Failure {
         Failure::platform(error).with_remedy("boot without a snapshot: --cold")
+    }
+}
+
+impl From<FollowError<Failure>> for Failure {
+    fn from(error: FollowError<Failure>) -> Failure {
+        match error {
+            FollowError::Sink(failure) => failure,
+            FollowError::Session(error) => error.into(),
+            FollowError::Died(_) | FollowError::Overdue(_) | FollowError::TooMuch(_) => {
+                Failure::platform(anyhow::anyhow!(chain(&error)))
+            }
+        }
     }
 }
 

@@ -131,7 +131,7 @@ async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
         files_out: Vec::new(),
     };
     let mut timeline = Timeline::start();
-    let mut output = Output::collect(1 << 20);
+    let mut output = Output::collect();
     let finished = execute(host, &id, request, &mut output, &mut timeline).await?;
     let (stdout, stderr) = output.collected();
     if finished.outcome.exit_code() != 0 || stdout != b"42\n" {

@@ -64,9 +64,9 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
         files_out,
     };
     let mut output = if args.json {
-        Output::collect(limit)
+        Output::collect()
     } else {
-        Output::stream(limit)
+        Output::Stream
     };
     let mut timeline = Timeline::start();
     let executed = execute(&host, &id, request, &mut output, &mut timeline).await;

@@ -9,13 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use firelane_agent::follow::{Bounds, follow};
 use firelane_guest_proto::message::{ExecSpec, GetSpec, MAX_FILE_BYTES, Outcome, PutSpec};
-use firelane_vmm::driver::{Death, MicroVm};
-use firelane_vmm::session::{Event, Exec, Session, Stdin};
+use firelane_vmm::driver::MicroVm;
+use firelane_vmm::session::{Session, Stdin};
 use firelane_vmm::timeline::{Phase, Timeline};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, timeout_at};
 
 use crate::failure::Failure;
 use crate::host::{Host, Started, sweep};
@@ -23,9 +23,6 @@ use crate::host::{Host, Started, sweep};
 pub(crate) use input::{Input, StdinSource};
 pub(crate) use output::Output;
 pub(crate) use report::{print_timings, to_json};
-
-/// What the guest gets on top of the time limit to report it, before the host ends it.
-const GRACE: Duration = Duration::from_secs(45);
 
 /// What to run, checked and read.
 pub(crate) struct Request {
@@ -118,7 +115,11 @@ async fn inside(
     let exec = session.exec(&request.spec).await?;
     timeline.mark(Phase::Sent);
     let mut feeding = tokio::spawn(feed(exec.stdin(), request.stdin));
-    let followed = follow(vm, exec, request.timeout, output).await;
+    let bounds = Bounds {
+        time: Some(request.timeout),
+        output: request.spec.limits.output_bytes,
+    };
+    let followed = follow(vm, exec, bounds, output).await;
     feeding.abort();
     if let Ok(Err(error)) = (&mut feeding).await {
         let context = "cannot read the program's standard input";
@@ -135,55 +136,6 @@ async fn inside(
         }
     }
     Ok(Finished { outcome, missing })
-}
-
-/// Passes on what the program writes until it ends. The guest keeps the time limit; should it not,
-/// the host does. Time in which nobody takes the output does not count against the guest.
-async fn follow(
-    vm: &mut dyn MicroVm,
-    mut exec: Exec,
-    limit: Duration,
-    output: &mut Output,
-) -> Result<Outcome, Failure> {
-    let mut deadline = Instant::now() + limit + GRACE;
-    loop {
-        let event = tokio::select! {
-            event = timeout_at(deadline, exec.next()) => event,
-            death = vm.died() => return Err(ended(death)),
-        };
-        match event {
-            Ok(Ok(Event::Started)) => {}
-            Ok(Ok(Event::Stdout(bytes))) => {
-                let before = Instant::now();
-                output.stdout(&bytes).await?;
-                deadline += before.elapsed();
-            }
-            Ok(Ok(Event::Stderr(bytes))) => {
-                let before = Instant::now();
-                output.stderr(&bytes).await?;
-                deadline += before.elapsed();
-            }
-            Ok(Ok(Event::Ended(outcome))) => return Ok(outcome),
-            Ok(Err(error)) => return Err(because_it_ended(vm, error.into()).await),
-            Err(_) => {
-                let error = anyhow::anyhow!("the guest did not keep the time limit of {limit:?}");
-                return Err(Failure::platform(error));
-            }
-        }
-    }
-}
-
-/// When a session breaks because its microVM ends, the microVM's end is the better answer.
-async fn because_it_ended(vm: &mut dyn MicroVm, failure: Failure) -> Failure {
-    let soon = Instant::now() + Duration::from_millis(300);
-    match timeout_at(soon, vm.died()).await {
-        Ok(death) => ended(death),
-        Err(_) => failure,
-    }
-}
-
-fn ended(death: Death) -> Failure {
-    Failure::platform(anyhow::Error::from(death).context("the microVM ended during the run"))
 }
 
 /// Sends the program its input, then its end; fails if the input cannot be read. When the program

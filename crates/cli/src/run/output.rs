@@ -2,93 +2,65 @@
 
 use std::io;
 
+use async_trait::async_trait;
+use firelane_agent::follow::Sink;
 use tokio::io::AsyncWriteExt;
 
 use crate::failure::Failure;
 
-/// What becomes of the bytes. However much the guest sends, no more than the limit is kept or
-/// passed on.
-pub(crate) struct Output {
-    kind: Kind,
-    limit: u64,
-    stdout_bytes: u64,
-    stderr_bytes: u64,
-}
-
-enum Kind {
+/// What becomes of the bytes.
+pub(crate) enum Output {
     /// Written to our own stdout and stderr as they come.
     Stream,
     /// Kept for the report.
-    Collect { stdout: Vec<u8>, stderr: Vec<u8> },
+    Collect {
+        /// What was written to stdout.
+        stdout: Vec<u8>,
+        /// What was written to stderr.
+        stderr: Vec<u8>,
+    },
 }
 
 impl Output {
-    /// Passes bytes on as they come, up to `limit` of each stream.
-    pub(crate) fn stream(limit: u64) -> Output {
-        Output {
-            kind: Kind::Stream,
-            limit,
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-        }
-    }
-
-    /// Keeps bytes, up to `limit` of each stream.
-    pub(crate) fn collect(limit: u64) -> Output {
-        let kind = Kind::Collect {
+    /// Keeps bytes.
+    pub(crate) fn collect() -> Output {
+        Output::Collect {
             stdout: Vec::new(),
             stderr: Vec::new(),
-        };
-        Output {
-            kind,
-            ..Output::stream(limit)
-        }
-    }
-
-    /// Bytes of the program's stdout.
-    pub(crate) async fn stdout(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.stdout_bytes += bytes.len() as u64;
-        self.check(self.stdout_bytes)?;
-        match &mut self.kind {
-            Kind::Stream => write(tokio::io::stdout(), bytes).await,
-            Kind::Collect { stdout, .. } => {
-                stdout.extend_from_slice(bytes);
-                Ok(())
-            }
-        }
-    }
-
-    /// Bytes of the program's stderr.
-    pub(crate) async fn stderr(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.stderr_bytes += bytes.len() as u64;
-        self.check(self.stderr_bytes)?;
-        match &mut self.kind {
-            Kind::Stream => write(tokio::io::stderr(), bytes).await,
-            Kind::Collect { stderr, .. } => {
-                stderr.extend_from_slice(bytes);
-                Ok(())
-            }
         }
     }
 
     /// What was kept.
     pub(crate) fn collected(self) -> (Vec<u8>, Vec<u8>) {
-        match self.kind {
-            Kind::Stream => (Vec::new(), Vec::new()),
-            Kind::Collect { stdout, stderr } => (stdout, stderr),
+        match self {
+            Output::Stream => (Vec::new(), Vec::new()),
+            Output::Collect { stdout, stderr } => (stdout, stderr),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Output {
+    type Error = Failure;
+
+    async fn stdout(&mut self, bytes: Vec<u8>) -> Result<(), Failure> {
+        match self {
+            Output::Stream => write(tokio::io::stdout(), &bytes).await,
+            Output::Collect { stdout, .. } => {
+                stdout.extend(bytes);
+                Ok(())
+            }
         }
     }
 
-    /// The guest was told the limit; one that does not keep it is not the guest that we put there.
-    fn check(&self, bytes: u64) -> Result<(), Failure> {
-        if bytes <= self.limit {
-            return Ok(());
+    async fn stderr(&mut self, bytes: Vec<u8>) -> Result<(), Failure> {
+        match self {
+            Output::Stream => write(tokio::io::stderr(), &bytes).await,
+            Output::Collect { stderr, .. } => {
+                stderr.extend(bytes);
+                Ok(())
+            }
         }
-        let error = anyhow::anyhow!(
-            "the guest sent more output than its limit of {} bytes",
-            self.limit
-        );
-        Err(Failure::platform(error))
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use exec::{Event, Exec, Stdin};
 
@@ -121,6 +121,10 @@ impl Session {
             frames,
             streams: Mutex::default(),
             last: AtomicU32::new(0),
+            pause: Mutex::new(Pause {
+                paused: false,
+                since: Instant::now(),
+            }),
             pongs,
         });
         // When the reader ends, so does the writer, and with it everybody who waits to write.
@@ -142,6 +146,14 @@ impl Session {
         self.writer.abort();
         // A guest that does not close its side is left all the same.
         let _ = timeout(CLOSE_TIMEOUT, &mut self.reader).await;
+    }
+
+    /// Tells that the microVM is paused, or goes on: a paused one is silent and no fault of it.
+    pub fn set_paused(&self, paused: bool) {
+        *self.shared.lock_pause() = Pause {
+            paused,
+            since: Instant::now(),
+        };
     }
 
     /// What the guest said of itself.
@@ -210,8 +222,15 @@ struct Shared {
     frames: mpsc::Sender<Vec<u8>>,
     streams: Mutex<Table>,
     last: AtomicU32,
+    pause: Mutex<Pause>,
     /// Answers that wait to be sent.
     pongs: mpsc::Sender<Vec<u8>>,
+}
+
+/// Whether the microVM is paused, and since when it is or is not.
+struct Pause {
+    paused: bool,
+    since: Instant,
 }
 
 #[derive(Default)]
@@ -252,6 +271,16 @@ struct Stream {
 }
 
 impl Shared {
+    fn lock_pause(&self) -> MutexGuard<'_, Pause> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing can be expected of the guest: it is paused, or was until a moment ago.
+    fn may_be_silent(&self, moment: Duration) -> bool {
+        let pause = self.lock_pause();
+        pause.paused || pause.since.elapsed() < moment
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }

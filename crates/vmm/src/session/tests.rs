@@ -145,6 +145,25 @@ async fn a_guest_that_only_answers_pings_keeps_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_guest_whose_microvm_is_paused_may_be_silent_and_is_not_asked() {
+    let (session, mut guest) = Guest::greeted().await;
+    let mut exec = session.exec(&exec()).await.unwrap();
+    assert_eq!(guest.next().await.kind, Kind::Exec);
+    session.set_paused(true);
+    let day = Duration::from_secs(86_400);
+    tokio::select! {
+        event = exec.next() => panic!("{event:?}"),
+        frame = guest.next() => panic!("{frame:?}"),
+        () = tokio::time::sleep(day) => {}
+    }
+    session.set_paused(false);
+    let resumed = Instant::now();
+    assert_eq!(silent_for(&exec.next().await.unwrap_err()), 60);
+    // Counted anew, at the latest from the next look.
+    assert!((60..=120).contains(&resumed.elapsed().as_secs()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guest_that_takes_no_requests_is_given_up() {
     let (session, mut guest) = Guest::greeted().await;
     // It talks, so it is not silent; but it never reads.
