@@ -61,7 +61,7 @@ pub async fn restore(
     timeline: &mut Timeline,
 ) -> Result<Ready, CloneError> {
     let vm = driver.restore(machine, files, timeline).await?;
-    match renew(&*vm, &machine.id, timeline).await {
+    match first_contact(&*vm, &machine.id, timeline).await {
         Ok(session) => Ok(Ready { vm, session }),
         Err(error) => {
             if let Err(left) = vm.destroy().await {
@@ -72,14 +72,23 @@ pub async fn restore(
     }
 }
 
-async fn renew(vm: &dyn MicroVm, id: &str, timeline: &mut Timeline) -> Result<Session, CloneError> {
+async fn first_contact(
+    vm: &dyn MicroVm,
+    id: &str,
+    timeline: &mut Timeline,
+) -> Result<Session, CloneError> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let stream = connect(vm.vsock_path(), SESSION_PORT, deadline).await?;
     let session = Session::open(stream).await?;
     timeline.mark(Phase::Connected);
-    session.renew(&identity(id)?).await?;
+    renew(&session, id).await?;
     timeline.mark(Phase::Renewed);
     Ok(session)
+}
+
+/// Gives a clone the present time, random numbers and names that no other has.
+pub(crate) async fn renew(session: &Session, id: &str) -> Result<(), CloneError> {
+    Ok(session.renew(&identity(id)?).await?)
 }
 
 /// An identity that no other microVM has.

@@ -10,3 +10,5 @@
 pub mod clone;
 pub mod follow;
 pub mod snapshot;
+pub mod warm;
+pub mod workshop;

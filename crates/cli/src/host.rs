@@ -1,10 +1,12 @@
 //! What this machine has for running guests: store, template, driver, guest-runner.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_agent::clone::{self, Ready};
 use firelane_agent::snapshot;
+use firelane_agent::workshop::{BOOT_TIMEOUT, Workshop, new_id, program_memory_bytes};
 use firelane_guest_proto::SESSION_PORT;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
 use firelane_vmm::connect::connect;
@@ -14,21 +16,13 @@ use firelane_vmm::rundir;
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::{Phase, Timeline};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::args::{DriverChoice, MachineArgs};
 use crate::failure::Failure;
 use crate::progress::{BuildBar, Spinner};
 
-/// How long a guest may take to boot.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a guest that listens may take to open a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Guest memory that a program cannot have: the kernel's and the guest-runner's, in MiB.
-const GUEST_OVERHEAD_MIB: u32 = 72;
-/// Least memory of a program, in MiB.
-const LEAST_PROGRAM_MIB: u32 = 24;
 
 /// A guest that runs, and an open session with it.
 pub(crate) struct Started {
@@ -42,6 +36,7 @@ pub(crate) struct Host {
     pub(crate) template: Template,
     pub(crate) accelerator: Accelerator,
     store: Store,
+    guest_runner: PathBuf,
     /// What is booted.
     machine: Machine,
     /// What snapshots are made of; nothing, if a snapshot cannot serve what was asked for.
@@ -127,6 +122,7 @@ impl Host {
             template,
             accelerator,
             store,
+            guest_runner: runner,
             machine,
             warm_machine,
         })
@@ -194,13 +190,15 @@ impl Host {
     /// The bound on a program's memory that makes up for a clone with more memory than was asked
     /// for, in bytes; 0 if there is none.
     pub(crate) fn program_memory_bytes(&self) -> u64 {
-        match &self.warm_machine {
-            Some(warm) if warm.memory_mib > self.machine.memory_mib => {
-                let program = self.machine.memory_mib.saturating_sub(GUEST_OVERHEAD_MIB);
-                u64::from(program.max(LEAST_PROGRAM_MIB)) << 20
-            }
-            _ => 0,
-        }
+        self.warm_machine.as_ref().map_or(0, |warm| {
+            program_memory_bytes(warm, Some(self.machine.memory_mib))
+        })
+    }
+
+    /// What makes clones for services.
+    pub(crate) fn workshop(&self) -> Workshop {
+        let driver = Arc::new(self.driver.clone());
+        Workshop::new(driver, self.store.clone(), self.guest_runner.clone())
     }
 
     /// A fresh microVM's description.
@@ -229,11 +227,6 @@ pub(crate) async fn open_session(vm: &dyn MicroVm) -> Result<Session, Failure> {
         .await
         .map_err(Failure::platform)?;
     Ok(Session::open(stream).await?)
-}
-
-/// A name that no other microVM has.
-pub(crate) fn new_id() -> String {
-    Uuid::now_v7().simple().to_string()
 }
 
 /// Removes what killed runs left, and tells of it.

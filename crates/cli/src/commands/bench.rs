@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use firelane_agent::clone::Ready;
+use firelane_agent::warm::Warm;
+use firelane_agent::workshop::new_id;
 use firelane_guest_proto::Lang;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program};
 use firelane_vmm::driver::Driver;
@@ -13,12 +16,14 @@ use serde::Serialize;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::failure::Failure;
-use crate::host::{Host, new_id, open_session};
-use crate::run::{Output, Request, StdinSource, execute};
+use crate::host::{Host, Started, open_session};
+use crate::run::{Finished, Output, Request, StdinSource, execute, run_in};
 use crate::say::say;
 
 /// Time limit of the program that is measured.
 const LIMIT: Duration = Duration::from_secs(120);
+/// What it may write.
+const OUTPUT_BYTES: u64 = 1 << 20;
 
 /// What the numbers depend on.
 #[derive(Debug, Serialize)]
@@ -45,16 +50,18 @@ struct Samples {
 }
 
 pub(super) async fn bench(command: BenchCommand) -> Result<u8, Failure> {
-    let (lang, args) = match command {
-        BenchCommand::Boot(args) => (None, args),
-        BenchCommand::Run { lang, args } => (Some(lang), args),
+    let (benchmark, args) = match &command {
+        BenchCommand::Boot(args) => ("boot".into(), args),
+        BenchCommand::Run { lang, args } => (format!("run {lang}"), args),
+        BenchCommand::Claim { lang, args } => (format!("claim {lang}"), args),
     };
     let host = Host::prepare(&args.machine).await?;
     let mut runs = Vec::new();
     for number in 0..=args.runs {
-        let timeline = match lang {
-            None => boot(&host).await?,
-            Some(lang) => run(&host, lang).await?,
+        let timeline = match &command {
+            BenchCommand::Boot(_) => boot(&host).await?,
+            BenchCommand::Run { lang, .. } => run(&host, *lang).await?,
+            BenchCommand::Claim { lang, .. } => claim(&host, *lang).await?,
         };
         // The first fills caches that later ones find full.
         if number > 0 {
@@ -68,10 +75,9 @@ pub(super) async fn bench(command: BenchCommand) -> Result<u8, Failure> {
             );
         }
     }
-    let benchmark = lang.map_or_else(|| "boot".into(), |lang| format!("run {lang}"));
     let samples = Samples {
         benchmark,
-        host: fingerprint(&host, &args)?,
+        host: fingerprint(&host, args)?,
         runs,
     };
     print(&samples)?;
@@ -100,6 +106,45 @@ async fn boot(host: &Host) -> Result<Timeline, Failure> {
 }
 
 async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
+    let id = new_id();
+    let mut timeline = Timeline::start();
+    let mut output = Output::collect();
+    let finished = execute(
+        host,
+        &id,
+        request(host, lang, &id),
+        &mut output,
+        &mut timeline,
+    )
+    .await?;
+    check(&finished, output)?;
+    Ok(timeline)
+}
+
+/// What a service does: the clone is made and warmed before, and the clock starts with the claim.
+async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
+    let id = new_id();
+    let workshop = host.workshop();
+    let name = &host.template.manifest().name;
+    let prepared = workshop.prepare(name).await.map_err(Failure::platform)?;
+    let warm = Warm::make(&workshop, &prepared, lang, &id).await;
+    let warm = warm.map_err(Failure::platform)?;
+    let mut timeline = Timeline::start();
+    let Ready { vm, session } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
+    let mut output = Output::collect();
+    let started = Started { vm, session };
+    let finished = run_in(
+        started,
+        request(host, lang, &id),
+        &mut output,
+        &mut timeline,
+    )
+    .await?;
+    check(&finished, output)?;
+    Ok(timeline)
+}
+
+fn request(host: &Host, lang: Lang, id: &str) -> Request {
     let source = match lang {
         Lang::Python => "print(6 * 7)",
         Lang::Bash => "echo $((6 * 7))",
@@ -107,10 +152,9 @@ async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
         Lang::Ruby => "puts 6 * 7",
         Lang::Rust => "fn main() { println!(\"{}\", 6 * 7) }",
     };
-    let id = new_id();
-    let request = Request {
+    Request {
         spec: ExecSpec {
-            trace_id: id.clone(),
+            trace_id: id.to_owned(),
             program: Program::Code {
                 lang,
                 source: source.into(),
@@ -121,6 +165,7 @@ async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
             limits: Limits {
                 timeout_ms: LIMIT.as_millis() as u64,
                 memory_bytes: host.program_memory_bytes(),
+                output_bytes: OUTPUT_BYTES,
                 ..Limits::default()
             },
             pty: None,
@@ -129,18 +174,18 @@ async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
         stdin: StdinSource::Empty,
         files_in: Vec::new(),
         files_out: Vec::new(),
-    };
-    let mut timeline = Timeline::start();
-    let mut output = Output::collect();
-    let finished = execute(host, &id, request, &mut output, &mut timeline).await?;
-    let (stdout, stderr) = output.collected();
-    if finished.outcome.exit_code() != 0 || stdout != b"42\n" {
-        let stderr = String::from_utf8_lossy(&stderr).into_owned();
-        return Err(Failure::platform(anyhow::anyhow!(
-            "the measured program failed: {stderr}"
-        )));
     }
-    Ok(timeline)
+}
+
+fn check(finished: &Finished, output: Output) -> Result<(), Failure> {
+    let (stdout, stderr) = output.collected();
+    if finished.outcome.exit_code() == 0 && stdout == b"42\n" {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    Err(Failure::platform(anyhow::anyhow!(
+        "the measured program failed: {stderr}"
+    )))
 }
 
 fn fingerprint(host: &Host, args: &BenchArgs) -> Result<Fingerprint, Failure> {

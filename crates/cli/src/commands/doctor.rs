@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use firelane_agent::workshop::new_id;
 use firelane_sys::jail::{Controls, State};
 use firelane_sys::kvm;
 use firelane_vmm::driver::Driver;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use crate::args::{DoctorArgs, DriverChoice, MachineArgs};
 use crate::failure::Failure;
-use crate::host::{Host, new_id, open_store};
+use crate::host::{Host, open_store};
 use crate::say::say;
 
 /// Free space below which templates cannot be built, in MiB.

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use firelane_agent::workshop::new_id;
 use firelane_guest_proto::message::{ExecSpec, Limits, MAX_FILE_BYTES, Outcome, Program, PutSpec};
 use firelane_vmm::driver::Driver;
 use firelane_vmm::timeline::Timeline;
 
 use crate::args::RunArgs;
 use crate::failure::Failure;
-use crate::host::{Host, new_id};
+use crate::host::Host;
 use crate::run::{
     FileIn, FileOut, Finished, Input, Output, Request, StdinSource, execute, interruptible,
     print_timings, to_json,

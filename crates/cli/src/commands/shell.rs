@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use firelane_agent::workshop::new_id;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program, PtySize};
 use firelane_vmm::session::{Event, Stdin};
 use firelane_vmm::timeline::Timeline;
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ShellArgs;
 use crate::failure::Failure;
-use crate::host::{Host, Started, new_id};
+use crate::host::{Host, Started};
 
 pub(super) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {

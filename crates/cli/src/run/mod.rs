@@ -89,7 +89,18 @@ async fn run(
     output: &mut Output,
     timeline: &mut Timeline,
 ) -> Result<Finished, Failure> {
-    let Started { mut vm, session } = host.start(id, timeline).await?;
+    let started = host.start(id, timeline).await?;
+    run_in(started, request, output, timeline).await
+}
+
+/// Runs in a guest that was started for it, and destroys it.
+pub(crate) async fn run_in(
+    started: Started,
+    request: Request,
+    output: &mut Output,
+    timeline: &mut Timeline,
+) -> Result<Finished, Failure> {
+    let Started { mut vm, session } = started;
     let finished = inside(&mut *vm, &session, request, output, timeline).await;
     drop(session);
     if let Err(error) = vm.destroy().await {

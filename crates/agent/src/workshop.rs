@@ -1,0 +1,175 @@
+//! Everything that clones are made with: driver, store, and what was prepared of each template.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firelane_image::{Store, StoreError, Template};
+use firelane_vmm::driver::{Driver, Machine, SnapshotFiles};
+use firelane_vmm::timeline::Timeline;
+use tokio::task::JoinError;
+use uuid::Uuid;
+
+use crate::clone::{self, CloneError, Ready};
+use crate::snapshot::{self, MakeError};
+
+/// How long a guest may take to boot.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Guest memory that a program cannot have: the kernel's and the guest-runner's, in MiB.
+const GUEST_OVERHEAD_MIB: u32 = 72;
+/// Least memory of a program, in MiB.
+const LEAST_PROGRAM_MIB: u32 = 24;
+
+/// Makes clones of templates.
+pub struct Workshop {
+    driver: Arc<dyn Driver>,
+    store: Store,
+    guest_runner: PathBuf,
+    prepared: Mutex<HashMap<String, Arc<Prepared>>>,
+}
+
+/// A template that clones can be made of at once.
+pub struct Prepared {
+    /// The template.
+    pub template: Template,
+    /// The machine that its snapshot is of, without a name.
+    pub machine: Machine,
+    /// The snapshot.
+    pub files: SnapshotFiles,
+}
+
+/// Why clones of a template cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The template is not there, or cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It has no snapshot.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// A task of ours failed.
+    #[error("waiting for the store failed")]
+    Task(#[from] JoinError),
+}
+
+impl Workshop {
+    /// One with this driver, these templates and this guest-runner.
+    #[must_use]
+    pub fn new(driver: Arc<dyn Driver>, store: Store, guest_runner: PathBuf) -> Workshop {
+        Workshop {
+            driver,
+            store,
+            guest_runner,
+            prepared: Mutex::default(),
+        }
+    }
+
+    /// What runs the clones.
+    #[must_use]
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// The templates.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A template that is built, with its snapshot, which is made if there is none. Several that ask
+    /// for the same one at once wait for one making: the store's lock sees to it.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub async fn prepare(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
+        let (store, wanted) = (self.store.clone(), name.to_owned());
+        let template = tokio::task::spawn_blocking(move || store.get(&wanted)).await??;
+        if let Some(prepared) = self.lock().get(name)
+            && prepared.template.manifest().id == template.manifest().id
+        {
+            return Ok(Arc::clone(prepared));
+        }
+        let machine = self.machine(&template)?;
+        let named = Machine {
+            id: new_id(),
+            ..machine.clone()
+        };
+        let made = snapshot::find_or_make(&*self.driver, &self.store, &template, &named, || {});
+        let prepared = Arc::new(Prepared {
+            files: made.await?,
+            machine,
+            template,
+        });
+        self.lock().insert(name.to_owned(), Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    /// A clone that may be used.
+    ///
+    /// # Errors
+    /// [`CloneError`]; if it blames the snapshot, that is gone, and the next clone has another.
+    pub async fn restore(
+        &self,
+        prepared: &Prepared,
+        id: &str,
+        timeline: &mut Timeline,
+    ) -> Result<Ready, CloneError> {
+        let machine = Machine {
+            id: id.to_owned(),
+            ..prepared.machine.clone()
+        };
+        let restored = clone::restore(&*self.driver, &machine, &prepared.files, timeline).await;
+        if let Err(error) = &restored
+            && error.blames_snapshot()
+        {
+            self.discard(prepared, &machine);
+        }
+        restored
+    }
+
+    fn discard(&self, prepared: &Prepared, machine: &Machine) {
+        let origin = snapshot::origin(&*self.driver, &prepared.template, machine);
+        if let Err(error) = self.store.discard_snapshot(&origin) {
+            tracing::warn!(%error, "cannot discard a snapshot that cannot be loaded");
+        }
+        self.lock().remove(&prepared.template.manifest().name);
+    }
+
+    fn machine(&self, template: &Template) -> Result<Machine, StoreError> {
+        Ok(Machine {
+            id: String::new(),
+            kernel: template.vmlinux(),
+            initrd: template.initrd(&self.guest_runner)?,
+            rootfs: template.rootfs(),
+            memory_mib: template.manifest().memory_mib,
+            vcpus: 1,
+            boot_timeout: BOOT_TIMEOUT,
+            snapshot: None,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Prepared>>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bound on a program's memory that makes up for a clone with more memory than was asked for, in
+/// bytes; 0 if there is none.
+#[must_use]
+pub fn program_memory_bytes(machine: &Machine, wanted_mib: Option<u32>) -> u64 {
+    match wanted_mib {
+        Some(wanted) if wanted < machine.memory_mib => {
+            let program = wanted.saturating_sub(GUEST_OVERHEAD_MIB);
+            u64::from(program.max(LEAST_PROGRAM_MIB)) << 20
+        }
+        _ => 0,
+    }
+}
+
+/// A name that no other microVM has.
+#[must_use]
+pub fn new_id() -> String {
+    Uuid::now_v7().simple().to_string()
+}
