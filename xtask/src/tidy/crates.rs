@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! guest-proto <- sys | vmm | image <- agent <- cli | guest-runner <- testkit | xtask
+//! model <- agent | cli | testkit | xtask
 //! ```
 //!
 //! Programs never import each other. The guest-runner is loaded into every microVM, so the crates it
@@ -15,13 +16,19 @@ use crate::workspace::{Dependency, Package};
 /// Each crate with those of ours that it may depend on. A new crate is added here first.
 const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-guest-proto", &[]),
+    ("firelane-model", &[]),
     ("firelane-sys", &["firelane-guest-proto"]),
     ("firelane-image", &["firelane-guest-proto", "firelane-sys"]),
     ("firelane-vmm", &["firelane-guest-proto", "firelane-sys"]),
     ("firelane-guest-runner", &["firelane-guest-proto"]),
     (
         "firelane-agent",
-        &["firelane-guest-proto", "firelane-image", "firelane-vmm"],
+        &[
+            "firelane-guest-proto",
+            "firelane-model",
+            "firelane-image",
+            "firelane-vmm",
+        ],
     ),
     ("firelane-cli", LIBRARIES),
     ("firelane-testkit", AND_PROGRAMS),
@@ -29,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 const LIBRARIES: &[&str] = &[
     "firelane-guest-proto",
+    "firelane-model",
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
@@ -36,6 +44,7 @@ const LIBRARIES: &[&str] = &[
 ];
 const AND_PROGRAMS: &[&str] = &[
     "firelane-guest-proto",
+    "firelane-model",
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
@@ -114,6 +123,8 @@ mod tests {
         check_one("firelane-vmm", ("firelane-sys", None, true), true);
         check_one("firelane-sys", ("firelane-vmm", None, true), false);
         check_one("firelane-guest-proto", ("firelane-sys", None, true), false);
+        check_one("firelane-agent", ("firelane-model", None, true), true);
+        check_one("firelane-model", ("firelane-agent", None, true), false);
         check_one("firelane-cli", ("firelane-guest-runner", None, true), false);
         check_one("firelane-guest-runner", ("firelane-cli", None, true), false);
         check_one("firelane-cli", ("xtask", Some("dev"), true), false);

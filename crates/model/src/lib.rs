@@ -1,0 +1,19 @@
+//! What `firelane serve` decides, apart from what it does.
+//!
+//! Everything here is a value that is told what happened and answers what to do next. Nothing here
+//! reads a clock, opens a file, waits or draws a random number: the time is an argument, a
+//! [`time::Moment`], and so are the bits of an id. So each property can be tested over many random
+//! histories in milliseconds, and whoever acts on the answers keeps no rules of its own.
+//!
+//! | Module | Decides |
+//! | --- | --- |
+//! | [`id`] | what an id looks like |
+//! | [`queue`] | who is next, who waits how long, who is turned away |
+//! | [`bucket`], [`concurrency`], [`budget`] | what a key may still do |
+
+pub mod bucket;
+pub mod budget;
+pub mod concurrency;
+pub mod id;
+pub mod queue;
+pub mod time;
