@@ -20,6 +20,8 @@ use crate::tree::unpack::{UnpackError, unpack};
 
 /// The Debian release templates are made of.
 pub(crate) const SUITE: &str = "bookworm";
+/// Keys that sign Debian's archive, from the package `debian-archive-keyring`.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Time for resolving, downloading and unpacking all packages of a template.
 const TIMEOUT: Duration = Duration::from_secs(1800);
 /// Most bytes of packages kept in the cache beside those of the last build.
@@ -160,6 +162,11 @@ impl Archive<'_> {
             "--extract-hook=printf '%s\\n' $MMDEBSTRAP_ESSENTIAL > {}",
             quoted(used_list)
         ));
+        // On a host of another distribution apt does not trust these keys by itself, and mmdebstrap
+        // adds them only where gpg is installed. Who names a mirror answers for its keys.
+        if self.mirror.is_none() && Path::new(KEYRING).is_file() {
+            command.arg(format!("--keyring={KEYRING}"));
+        }
         command.args([SUITE, "-"]);
         command.args(self.mirror);
         command
