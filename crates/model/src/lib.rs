@@ -11,6 +11,7 @@
 //! | [`queue`] | who is next, who waits how long, who is turned away |
 //! | [`bucket`], [`concurrency`], [`budget`] | what a key may still do |
 //! | [`pool`] | when microVMs are prepared in advance, and who gets which |
+//! | [`sandbox`] | what a sandbox does next, and what is refused |
 //! | [`log`] | what a reader of a run's events is told |
 
 pub mod bucket;
@@ -20,4 +21,5 @@ pub mod id;
 pub mod log;
 pub mod pool;
 pub mod queue;
+pub mod sandbox;
 pub mod time;
