@@ -10,10 +10,16 @@
 //! | [`id`] | what an id looks like |
 //! | [`queue`] | who is next, who waits how long, who is turned away |
 //! | [`bucket`], [`concurrency`], [`budget`] | what a key may still do |
+//! | [`pool`] | when microVMs are prepared in advance, and who gets which |
+//! | [`sandbox`] | what a sandbox does next, and what is refused |
+//! | [`log`] | what a reader of a run's events is told |
 
 pub mod bucket;
 pub mod budget;
 pub mod concurrency;
 pub mod id;
+pub mod log;
+pub mod pool;
 pub mod queue;
+pub mod sandbox;
 pub mod time;
