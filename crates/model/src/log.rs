@@ -153,8 +153,10 @@ mod tests {
         assert_eq!(log.append(3, 1_000), Some(3));
         let page = log.read(0, usize::MAX);
         assert_eq!((page.gap, page.read_up_to), (Some((1, 3)), 3));
+        // One that fills the log is kept, alone.
         assert_eq!(log.append(4, 36), Some(4));
-        assert_eq!(numbers(&log.read(3, usize::MAX)), [4]);
+        assert_eq!(log.append(5, 300 - OVERHEAD_BYTES), Some(5));
+        assert_eq!(numbers(&log.read(3, usize::MAX)), [5]);
     }
 
     #[test]

@@ -117,6 +117,36 @@ fn the_pool_grows_ahead_of_the_demand_and_shrinks_after_it() {
 }
 
 #[test]
+fn a_target_that_wavers_by_one_destroys_nothing() {
+    let mut pool = pool(2, 5);
+    for id in pool.plan(NOW).start {
+        assert!(pool.ready(id, NOW + SECOND));
+    }
+    let now = NOW + SECOND;
+    pool.claim(now).unwrap();
+    pool.claim(now).unwrap();
+    pool.claim(now);
+    assert_eq!(pool.target(now), 3);
+    for id in pool.plan(now).start {
+        assert!(pool.ready(id, now));
+    }
+    let later = now + SECOND * 300;
+    assert_eq!((pool.target(later), pool.counts().ready), (2, 3));
+    assert_eq!(pool.plan(later), Plan::default());
+}
+
+#[test]
+fn slots_that_live_shorter_than_they_take_are_not_made_without_end() {
+    let mut pool = pool(1, 5);
+    let id = pool.plan(NOW).start[0];
+    let now = NOW + SECOND * 3_600;
+    assert!(pool.ready(id, now));
+    assert_eq!(pool.plan(now + SECOND * 299), Plan::default());
+    assert_eq!(pool.plan(now + SECOND * 300).start.len(), 1);
+    assert_eq!(pool.plan(now + SECOND * 599), Plan::default());
+}
+
+#[test]
 fn failures_in_a_row_are_waited_out_longer_and_longer() {
     let mut pool = pool(3, 5);
     let mut now = NOW;

@@ -81,7 +81,8 @@ struct Waiting<I, K, T> {
 
 /// A bounded queue that divides the service between tenants `K`; see the [module](super).
 ///
-/// `push`, `pop` and `cancel` take logarithmic time, `position` logarithmic time for each tenant.
+/// `pop` and `cancel` take logarithmic time; `position`, and `push`, which tells it, logarithmic time
+/// for each tenant that waits.
 #[derive(Debug)]
 pub struct FairQueue<I, K, T> {
     limits: Limits,

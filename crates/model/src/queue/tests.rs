@@ -204,6 +204,29 @@ fn a_flood_does_not_make_the_others_wait() {
 }
 
 #[test]
+fn another_weight_counts_from_then_on() {
+    let mut queue = Queue::new(ROOMY);
+    for id in 0..100 {
+        queue.push(entry(id, 0)).unwrap();
+    }
+    let costly = Entry {
+        cost: number(20),
+        ..entry(1_000, 1)
+    };
+    queue.push(costly).unwrap();
+    for _ in 0..10 {
+        assert_eq!(queue.pop(NOW).unwrap().tenant, 0);
+    }
+    // Ten rounds have passed since it came: ten are missing, at five a round.
+    let heavier = Entry {
+        weight: number(5),
+        ..entry(1_001, 1)
+    };
+    queue.push(heavier).unwrap();
+    assert_eq!(queue.position(1_000), Some(2));
+}
+
+#[test]
 fn credit_saved_for_a_costly_entry_is_bounded_by_its_cost() {
     let mut queue = Queue::new(ROOMY);
     for id in 0..1_000 {

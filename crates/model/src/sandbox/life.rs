@@ -106,7 +106,7 @@ impl Sandbox {
     /// what comes too late is ignored.
     pub fn apply(&mut self, event: Event, now: Moment) -> Result<Option<Action>, Refused> {
         match event {
-            Event::Asked(asked) => self.asked(asked, now),
+            Event::Asked(asked) => self.asked(asked),
             Event::Done(action) => Ok(self.done(action, now)),
             Event::Failed(action) => Ok(self.failed(action, now)),
             Event::ExecEnded(id) => {
@@ -128,7 +128,7 @@ impl Sandbox {
         }
     }
 
-    fn asked(&mut self, asked: Asked, now: Moment) -> Result<Option<Action>, Refused> {
+    fn asked(&mut self, asked: Asked) -> Result<Option<Action>, Refused> {
         match (self.state, asked) {
             (State::Destroying { .. } | State::Destroyed { .. }, Asked::Destroy) => Ok(None),
             (State::Destroying { reason } | State::Destroyed { reason }, _) => {
@@ -136,7 +136,7 @@ impl Sandbox {
             }
             (_, Asked::Destroy) => Ok(Some(self.destroy(Reason::Asked))),
             (_, Asked::ExpireAt(moment)) => self.expire_at(moment),
-            (State::Running, Asked::Exec(id)) => self.admit(id, now),
+            (State::Running, Asked::Exec(id)) => self.admit(id),
             (State::Running, Asked::Pause) => Ok(self.enter(State::Pausing, Action::Pause)),
             (State::Paused, Asked::Resume) => Ok(self.enter(State::Resuming, Action::Resume)),
             (State::Running, Asked::Save) => Ok(self.save(Still::Running)),
@@ -227,7 +227,7 @@ impl Sandbox {
         Ok(None)
     }
 
-    fn admit(&mut self, id: ExecId, now: Moment) -> Result<Option<Action>, Refused> {
+    fn admit(&mut self, id: ExecId) -> Result<Option<Action>, Refused> {
         if self.execs.contains(&id) {
             return Err(Refused::ExecExists);
         }
@@ -235,7 +235,6 @@ impl Sandbox {
             return Err(Refused::TooManyExecs { limit: MAX_EXECS });
         }
         self.execs.insert(id);
-        self.activity.touch(now);
         Ok(None)
     }
 
