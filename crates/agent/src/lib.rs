@@ -1,14 +1,28 @@
 //! What one host does with microVMs.
 //!
 //! ```text
-//!   template ── boot, warm, snapshot (once) ──> snapshot ── restore, renew (each run) ──> clone
+//!   template ── boot, warm, snapshot (once) ──> snapshot ── restore, renew ──> clone
+//!                                                               │                ├──> run
+//!                                                               └─ warm, stop ─> pool
 //! ```
 //!
-//! [`snapshot::find_or_make`] finds the snapshot of a template's warmed guest, or makes it;
-//! [`clone::restore`] gives a clone of it that has confirmed that it is like no other.
+//! | Module | Does |
+//! | --- | --- |
+//! | [`snapshot`] | finds the snapshot of a template's warmed guest, or makes it |
+//! | [`clone`] | gives a clone of it that has confirmed that it is like no other |
+//! | [`warm`] | has clones run a program and wait, stopped |
+//! | [`workshop`] | holds what clones are made with |
+//! | [`follow`] | passes on what a program writes, until its outcome |
+//! | [`service`] | answers for this host over the Bus: runs, pools, reports |
 
 pub mod clone;
 pub mod follow;
+mod load;
+mod pools;
+mod run;
+pub mod service;
 pub mod snapshot;
 pub mod warm;
 pub mod workshop;
+
+pub use service::Agent;

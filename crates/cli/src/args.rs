@@ -1,10 +1,14 @@
 //! What can be typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firelane_guest_proto::Lang;
+use firelane_wire::key::{Rate, Scope};
+
+use crate::commands::key::{parse_rate, parse_scope};
 
 /// Run code that you did not write, in a fresh microVM.
 #[derive(Debug, Parser)]
@@ -35,6 +39,14 @@ pub enum Command {
     /// Measure phases of a run, with the host's fingerprint
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Offer runs over HTTP on this machine
+    Serve(ServeArgs),
+    /// Make, list and revoke API keys of the service on this machine
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Check the record of what was done to keys
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -179,6 +191,140 @@ pub enum TemplateCommand {
         /// Its name
         template: String,
     },
+}
+
+/// Arguments of `firelane serve`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 every run ended by itself; 4 runs were stopped; 125 it could not start."
+)]
+pub struct ServeArgs {
+    /// Address to listen on; with TLS if it is not a loopback address
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "FIRELANE_LISTEN",
+        default_value = "127.0.0.1:7300"
+    )]
+    pub listen: SocketAddr,
+    /// The owner's socket
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// Certificate for TLS, as PEM [default: one of our own]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Let everybody in who can connect, without a key; only on a loopback address
+    #[arg(long)]
+    pub no_keys: bool,
+    /// Runs at once [default: twice the processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub slots: Option<u32>,
+    /// Runs that may wait
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub queue: usize,
+    /// Runs of one tenant that may wait [default: half of the queue]
+    #[arg(long, value_name = "N")]
+    pub queue_per_tenant: Option<usize>,
+    /// Languages of which microVMs wait from the start
+    #[arg(long, value_name = "LANG,...", value_delimiter = ',', default_value = "python", value_parser = parse_lang)]
+    pub warm: Vec<Lang>,
+    /// MicroVMs that wait for each of these languages
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub pool_min: u32,
+    /// MicroVMs that wait at most, for each language; 0 for no pool
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub pool_max: u32,
+    /// How long a microVM may wait
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_time)]
+    pub pool_max_age: Duration,
+    /// How long runs may take to end after SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    pub drain: Duration,
+    /// The microVM
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// Where the owner of the service reaches it.
+#[derive(Clone, Debug, Args)]
+pub struct SocketArgs {
+    /// Unix socket of the service, for its owner, who needs no key [default: serve.sock in the run directory]
+    #[arg(long, value_name = "PATH", env = "FIRELANE_SOCKET")]
+    pub socket: Option<PathBuf>,
+}
+
+impl SocketArgs {
+    /// The socket's path.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        let default = || firelane_vmm::rundir::default_base().join("serve.sock");
+        self.socket.clone().unwrap_or_else(default)
+    }
+}
+
+/// Commands of `firelane key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key; its token is printed once
+    Create {
+        /// For people
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// Keys of one tenant see each other's runs [default: the name]
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// What it allows: run, sandbox, template, admin
+        #[arg(long, value_name = "SCOPE,...", value_delimiter = ',', default_value = "run", value_parser = parse_scope)]
+        scopes: Vec<Scope>,
+        /// Its share of the machine against other tenants, from 1 to 1000
+        #[arg(long, value_name = "N")]
+        weight: Option<u32>,
+        /// How often it may ask, for example 10/s, 100/m or 1000/h
+        #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+        rate: Option<Rate>,
+        /// Requests that may come at once after a pause [default: the rate's number]
+        #[arg(long, value_name = "N")]
+        burst: Option<u32>,
+        /// Runs that it may have at the same time, those that wait included
+        #[arg(long, value_name = "N")]
+        concurrency: Option<u32>,
+        /// Seconds of processor time that its programs may use on one day (UTC)
+        #[arg(long, value_name = "SECONDS")]
+        cpu_seconds_per_day: Option<u64>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// The service
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// List the keys
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// The service
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// End a key, from now on
+    Revoke {
+        /// Its name: what comes before the dot of its token
+        key: String,
+        /// The service
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+}
+
+/// Commands of `firelane audit`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check that nothing was changed or removed; the service must not run
+    Verify,
 }
 
 /// Arguments of `firelane doctor`.

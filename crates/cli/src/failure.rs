@@ -18,10 +18,12 @@ use std::process::ExitCode;
 use firelane_agent::clone::CloneError;
 use firelane_agent::follow::FollowError;
 use firelane_agent::snapshot::MakeError;
+use firelane_client::ClientError;
 use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
 use firelane_image::{BuildError, DefinitionError, StoreError};
 use firelane_vmm::driver::BootError;
 use firelane_vmm::session::SessionError;
+use firelane_wire::problem::{Code, causes};
 
 /// Exit code when Firelane itself failed.
 pub(crate) const PLATFORM: u8 = 125;
@@ -51,7 +53,7 @@ impl Failure {
         let error: anyhow::Error = error.into();
         Failure {
             code: PLATFORM,
-            message: chain(error.as_ref()),
+            message: causes(error.as_ref()),
             remedy: None,
         }
     }
@@ -102,20 +104,6 @@ impl Failure {
     }
 }
 
-/// An error with its causes; one that its predecessor repeats already is left out.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 impl From<BootError> for Failure {
     fn from(error: BootError) -> Failure {
         let remedy = error.remedy();
@@ -148,8 +136,31 @@ impl From<FollowError<Failure>> for Failure {
             FollowError::Sink(failure) => failure,
             FollowError::Session(error) => error.into(),
             FollowError::Died(_) | FollowError::Overdue(_) | FollowError::TooMuch(_) => {
-                Failure::platform(anyhow::anyhow!(chain(&error)))
+                Failure::platform(anyhow::anyhow!(causes(&error)))
             }
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match error {
+            ClientError::Connect { .. } => {
+                Failure::platform(error).with_remedy("start it: firelane serve")
+            }
+            ClientError::Refused(problem) => {
+                let remedy = problem.remedy.clone();
+                let code = match problem.code {
+                    Code::Invalid | Code::NotFound | Code::TooLarge => USAGE,
+                    _ => PLATFORM,
+                };
+                Failure {
+                    code,
+                    remedy,
+                    ..Failure::platform(problem)
+                }
+            }
+            _ => Failure::platform(error),
         }
     }
 }

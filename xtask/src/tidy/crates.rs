@@ -1,8 +1,8 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto <- sys | vmm | image <- agent <- cli | guest-runner <- testkit | xtask
-//! model <- agent | cli | testkit | xtask
+//! guest-proto | model <- wire <- sys | vmm | image | store | client <- agent | coordinator | gateway
+//!     <- cli | guest-runner <- testkit | xtask
 //! ```
 //!
 //! Programs never import each other. The guest-runner is loaded into every microVM, so the crates it
@@ -17,38 +17,64 @@ use crate::workspace::{Dependency, Package};
 const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-guest-proto", &[]),
     ("firelane-model", &[]),
+    ("firelane-wire", &["firelane-guest-proto", "firelane-model"]),
     ("firelane-sys", &["firelane-guest-proto"]),
     ("firelane-image", &["firelane-guest-proto", "firelane-sys"]),
     ("firelane-vmm", &["firelane-guest-proto", "firelane-sys"]),
+    ("firelane-store", SHARED),
+    ("firelane-client", SHARED),
     ("firelane-guest-runner", &["firelane-guest-proto"]),
     (
         "firelane-agent",
         &[
             "firelane-guest-proto",
             "firelane-model",
+            "firelane-wire",
             "firelane-image",
             "firelane-vmm",
+            "firelane-store",
         ],
     ),
+    ("firelane-coordinator", SERVICE),
+    ("firelane-gateway", SERVICE),
     ("firelane-cli", LIBRARIES),
     ("firelane-testkit", AND_PROGRAMS),
     ("xtask", AND_PROGRAMS),
 ];
+/// What everybody talks in.
+const SHARED: &[&str] = &["firelane-guest-proto", "firelane-model", "firelane-wire"];
+/// A service that touches no microVM.
+const SERVICE: &[&str] = &[
+    "firelane-guest-proto",
+    "firelane-model",
+    "firelane-wire",
+    "firelane-store",
+];
 const LIBRARIES: &[&str] = &[
     "firelane-guest-proto",
     "firelane-model",
+    "firelane-wire",
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-store",
+    "firelane-client",
     "firelane-agent",
+    "firelane-coordinator",
+    "firelane-gateway",
 ];
 const AND_PROGRAMS: &[&str] = &[
     "firelane-guest-proto",
     "firelane-model",
+    "firelane-wire",
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-store",
+    "firelane-client",
     "firelane-agent",
+    "firelane-coordinator",
+    "firelane-gateway",
     "firelane-cli",
 ];
 /// Tests of every crate may use it.

@@ -1,9 +1,12 @@
 //! The commands, one file each.
 
+mod audit;
 mod bench;
 mod completions;
 mod doctor;
+pub(crate) mod key;
 mod run;
+mod serve;
 mod shell;
 mod template;
 
@@ -15,6 +18,9 @@ use crate::run::interruptible;
 pub(crate) async fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Run(args) => run::run(args).await,
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Key(command) => key::key(command).await,
+        Command::Audit(command) => audit::audit(command).await,
         Command::Shell(args) => interruptible(shell::shell(args)).await,
         Command::Template(command) => interruptible(template::template(command)).await,
         Command::Doctor(args) => interruptible(doctor::doctor(args)).await,

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use firelane_guest_proto::Lang;
 use firelane_guest_proto::message::Outcome;
 use firelane_vmm::driver::{Acceleration, DriverKind};
 use firelane_vmm::timeline::Timeline;
+use firelane_wire::content::text;
 use serde::Serialize;
 
 /// The object that `--json` prints. Fields are added, never removed or given another meaning.
@@ -85,20 +84,6 @@ pub(crate) fn to_json(
     })
 }
 
-/// Bytes as text, with a base64 twin where the text is not exact.
-fn text(bytes: Vec<u8>) -> (String, Option<String>) {
-    match String::from_utf8(bytes) {
-        Ok(text) => (text, None),
-        Err(error) => {
-            let bytes = error.as_bytes();
-            (
-                String::from_utf8_lossy(bytes).into_owned(),
-                Some(STANDARD.encode(bytes)),
-            )
-        }
-    }
-}
-
 /// Prints when each phase was reached, and how long it took, on stderr.
 pub(crate) fn print_timings(timeline: &Timeline) {
     let mut before = Duration::ZERO;
@@ -119,18 +104,4 @@ fn ms(duration: Duration) -> f64 {
 
 fn us(us: u64) -> f64 {
     us as f64 / 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_that_are_not_text_keep_an_exact_twin() {
-        assert_eq!(text(b"42\n".to_vec()), ("42\n".into(), None));
-        assert_eq!(
-            text(vec![b'a', 0xff]),
-            ("a\u{fffd}".into(), Some("Yf8=".into()))
-        );
-    }
 }

@@ -1,0 +1,73 @@
+//! Errors of a run as problems: what is the request's, what is the host's.
+
+use std::error::Error;
+
+use firelane_guest_proto::message::RefusedCode;
+use firelane_image::StoreError;
+use firelane_vmm::session::SessionError;
+use firelane_wire::content::NotBase64;
+use firelane_wire::problem::{Code, Problem, causes};
+
+use crate::clone::CloneError;
+use crate::follow::FollowError;
+use crate::workshop::PrepareError;
+
+pub(super) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
+    match error {
+        PrepareError::Store(StoreError::NotFound { .. } | StoreError::BadName { .. }) => {
+            let problem = Problem::not_found("template", template);
+            problem.with_remedy("build it: firelane template build")
+        }
+        _ => internal(error),
+    }
+}
+
+pub(super) fn from_clone(error: &CloneError) -> Problem {
+    internal(error)
+}
+
+pub(super) fn from_content(error: &NotBase64) -> Problem {
+    Problem::new(Code::Invalid, error.to_string())
+}
+
+pub(super) fn from_session(error: &SessionError) -> Problem {
+    let SessionError::Refused(refused) = error else {
+        return match error {
+            SessionError::TooLarge => Problem::new(Code::TooLarge, error.to_string()),
+            _ => internal(error),
+        };
+    };
+    let code = match refused.code {
+        RefusedCode::Invalid | RefusedCode::Confined | RefusedCode::NoInterpreter => Code::Invalid,
+        RefusedCode::NotFound => Code::NotFound,
+        RefusedCode::Exhausted => Code::StorageFull,
+        RefusedCode::Stale | RefusedCode::Internal => Code::Internal,
+    };
+    let problem = Problem::new(code, error.to_string());
+    match refused.code {
+        RefusedCode::NoInterpreter => {
+            problem.with_remedy("use a template that has it, such as default")
+        }
+        RefusedCode::Confined => problem.with_remedy("name files under /work, /home/user or /tmp"),
+        RefusedCode::Exhausted => problem.with_remedy("give memory_mib more, or write less"),
+        _ => problem,
+    }
+}
+
+pub(super) fn from_follow<E>(error: &FollowError<E>) -> Problem
+where
+    E: Error + 'static,
+{
+    match error {
+        FollowError::Session(error) => from_session(error),
+        _ => internal(error),
+    }
+}
+
+/// The host's own failure, with its causes in one line.
+fn internal(error: &dyn Error) -> Problem {
+    let mut text = causes(error);
+    // A guest may have worded a part of it.
+    text.retain(|c| !c.is_control());
+    Problem::new(Code::Internal, text)
+}

@@ -1,0 +1,269 @@
+//! `firelane serve`: gateway, coordinator and agent of one machine, in one process.
+//!
+//! ```text
+//!   config ─▶ lock, database ─▶ templates ─▶ agent, coordinator, gateway ─▶ listen ─▶ … ─▶ drain
+//! ```
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | a signal asked for the end, and every run ended by itself |
+//! | 4 | the same, but runs were stopped at the deadline, or by a second signal |
+//! | 125 | it could not start, or failed |
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use firelane_agent::Agent;
+use firelane_agent::service::Config as AgentConfig;
+use firelane_coordinator::{Config as CoordinatorConfig, Coordinator};
+use firelane_gateway::listen::{self, Listener};
+use firelane_gateway::{Config as GatewayConfig, Gateway, tls};
+use firelane_image::Store;
+use firelane_model::pool::PoolConfig;
+use firelane_store::bus::{Bus, LocalBus};
+use firelane_store::db::Db;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::args::ServeArgs;
+use crate::failure::Failure;
+use crate::host::Host;
+
+/// Name of the only host.
+const HOST: &str = "local";
+/// Folder of the service in the store.
+const STATE: &str = "serve";
+/// Exit code when runs were stopped.
+const FORCED: u8 = 4;
+/// How long open connections get after the last run.
+const CONNECTIONS: Duration = Duration::from_secs(5);
+
+pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
+    let mut signals = Signals::listen()?;
+    let host = tokio::select! {
+        host = Host::prepare(&args.machine) => host?,
+        number = signals.next() => return Err(Failure::interrupted(number)),
+    };
+    let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
+    let draining = CancellationToken::new();
+
+    let state = state_folder(host.store())?;
+    let agent = Agent::new(agent_config(&args), Arc::new(host.workshop()));
+    let db = Db::open(&database(host.store()))?;
+    let coordinator = Coordinator::new(coordinator_config(&args), Arc::clone(&bus), db).await;
+    let coordinator = coordinator.map_err(Failure::platform)?;
+    let _coordinating = coordinator.serve().await.map_err(Failure::platform)?;
+    let _working = agent
+        .serve(Arc::clone(&bus))
+        .await
+        .map_err(Failure::platform)?;
+    agent.warm_up().await.map_err(Failure::platform)?;
+
+    if args.no_keys && !args.listen.ip().is_loopback() {
+        let message = "--no-keys would let in everybody who can connect";
+        return Err(Failure::usage(message));
+    }
+    let gateway_config = GatewayConfig {
+        keys: !args.no_keys,
+        owner: rustix::process::geteuid().as_raw(),
+    };
+    let gateway = Gateway::new(gateway_config, bus, draining.clone());
+    let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+    let mut socket = Socket::bind(&args.socket.path())?;
+    let network = bind(&args, &state).await?;
+    let local = socket.listener.take().map(Listener::Local);
+    for listener in [Some(network), local].into_iter().flatten() {
+        let served = listen::serve(
+            listener,
+            gateway.router(),
+            stop.clone(),
+            connections.clone(),
+        );
+        connections.spawn(served);
+    }
+    tell(&args, &socket.path);
+
+    let number = signals.next().await;
+    tracing::info!(signal = number, "going down: no new work is taken");
+    draining.cancel();
+    let deadline = Instant::now() + args.drain;
+    let forced = tokio::select! {
+        forced = coordinator.drain(deadline) => forced,
+        _ = signals.next() => true,
+    };
+    agent.shut_down(Instant::now()).await;
+    coordinator.settle().await;
+    stop.cancel();
+    connections.close();
+    if tokio::time::timeout(CONNECTIONS, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!("connections are left open by their clients");
+    }
+    Ok(if forced { FORCED } else { 0 })
+}
+
+fn agent_config(args: &ServeArgs) -> AgentConfig {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let slots = args
+        .slots
+        .unwrap_or_else(|| u32::try_from(2 * processors).unwrap_or(u32::MAX));
+    let template = args.machine.template.clone();
+    let warm = args
+        .warm
+        .iter()
+        .map(|lang| (template.clone(), *lang))
+        .collect();
+    AgentConfig {
+        host: HOST.into(),
+        slots,
+        pool: PoolConfig {
+            min: args.pool_min.min(args.pool_max),
+            max: args.pool_max,
+            max_age: args.pool_max_age,
+        },
+        warm,
+    }
+}
+
+fn coordinator_config(args: &ServeArgs) -> CoordinatorConfig {
+    CoordinatorConfig {
+        queue: args.queue,
+        queue_per_tenant: args.queue_per_tenant.unwrap_or(args.queue.div_ceil(2)),
+    }
+}
+
+/// The network's listener: in clear on loopback addresses, else with TLS.
+async fn bind(args: &ServeArgs, state: &Path) -> Result<Listener, Failure> {
+    let address = args.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Failure::platform(anyhow::Error::from(error).context(format!("cannot listen on {address}")))
+            .with_remedy("give another address: --listen 127.0.0.1:0 takes any free port")
+    })?;
+    let files = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => tls::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        },
+        _ if address.ip().is_loopback() => return Ok(Listener::Plain(listener)),
+        _ => tls::own(state, &names(address)).map_err(Failure::platform)?,
+    };
+    let acceptor = tls::acceptor(&files).map_err(Failure::platform)?;
+    eprintln!("firelane: TLS with {}", files.certificate.display());
+    Ok(Listener::Tls(listener, acceptor))
+}
+
+/// What a certificate of our own is made for.
+fn names(address: SocketAddr) -> Vec<String> {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let mut names = vec!["localhost".to_owned(), name];
+    if !address.ip().is_unspecified() {
+        names.push(address.ip().to_string());
+    }
+    names
+}
+
+/// Where the service keeps its own files.
+fn state_folder(store: &Store) -> Result<PathBuf, Failure> {
+    let folder = store.root().join(STATE);
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)))
+        .map_err(|error| in_context(error, &format!("cannot use {}", folder.display())))?;
+    Ok(folder)
+}
+
+/// The service's database.
+pub(super) fn database(store: &Store) -> PathBuf {
+    store.root().join(STATE).join("firelane.db")
+}
+
+fn in_context(error: io::Error, context: &str) -> Failure {
+    Failure::platform(anyhow::Error::from(error).context(context.to_owned()))
+}
+
+fn tell(args: &ServeArgs, socket: &Path) {
+    let scheme = match args.listen.ip().is_loopback() && args.tls_cert.is_none() {
+        true => "http",
+        false => "https",
+    };
+    eprintln!(
+        "firelane: serving on {scheme}://{} and {}",
+        args.listen,
+        socket.display()
+    );
+}
+
+/// The Unix socket; its file is removed when this is dropped.
+struct Socket {
+    /// Until it is served.
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Socket {
+    fn bind(path: &Path) -> Result<Socket, Failure> {
+        let cannot = |error| in_context(error, &format!("cannot listen on {}", path.display()));
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(cannot)?;
+        }
+        // One that nobody answers was left by a service that was killed.
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            let failure = anyhow::anyhow!("{} is served already", path.display());
+            return Err(Failure::platform(failure)
+                .with_remedy("stop the other 'firelane serve', or give --socket another path"));
+        }
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(cannot)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+        Ok(Socket {
+            listener: Some(listener),
+            path: path.into(),
+        })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// The signals that ask for the end.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let listen = |kind| signal(kind).map_err(Failure::platform);
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The durable brain: which run is next, which host gets it, what became of it, who may ask.
+//!
+//! ```text
+//!   submit ─▶ queue ─▶ a host with a free slot ─▶ follow its log ─▶ record
+//!                └─ cancelled, expired ────────────────────────────▶ ┘
+//! ```
+//!
+//! It talks to gateways and agents over the Bus, and never to a guest. What must survive is in the
+//! database before anybody is told of it.
+//!
+//! | Module | Does |
+//! | --- | --- |
+//! | [`Coordinator`] | holds the state, answers over the Bus |
+//! | `runs` | the life of a run: submit, read, send, cancel, list |
+//! | `dispatch` | gives runs to hosts and follows them |
+//! | `hosts` | which hosts there are |
+//! | `records` | runs in the database |
+//! | `keys`, `usage` | who may ask, and what was used |
+
+mod dispatch;
+mod entry;
+mod hosts;
+mod keys;
+mod records;
+mod runs;
+mod service;
+mod usage;
+
+pub use service::{Config, Coordinator, ServeError};

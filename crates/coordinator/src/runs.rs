@@ -1,0 +1,377 @@
+//! What callers do with runs.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use firelane_model::id::RunId;
+use firelane_model::queue::{self, Entry as Queued, Refused};
+use firelane_store::db::{DbError, Inserted, RunFilter};
+use firelane_wire::bus::{
+    Caller, CancelRun, FeedRun, GetRun, ListRuns, ReadRun, SendRun, StopRun, SubmitRun, Submitted,
+};
+use firelane_wire::event::{End, LogPage};
+use firelane_wire::page::{DEFAULT_LIMIT, MAX_LIMIT, Page};
+use firelane_wire::problem::{Code, Problem};
+use firelane_wire::run::{Place, Run, RunRequest, RunState};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::entry::Entry;
+use crate::records;
+use crate::service::{Coordinator, State};
+
+impl Coordinator {
+    /// Puts a run into the queue. One that must survive is on disk before.
+    pub(crate) async fn submit(self: Arc<Self>, call: SubmitRun) -> Result<Submitted, Problem> {
+        let SubmitRun {
+            caller,
+            request,
+            durable,
+            idempotency_key,
+        } = call;
+        request.check()?;
+        if self.stop.is_cancelled() {
+            return Err(going_down());
+        }
+        let id = RunId::from_bits(Uuid::now_v7().as_u128());
+        let fingerprint = idempotency_key.map(|key| (key, fingerprint(&request)));
+        let entry = {
+            let mut state = self.state();
+            state.keys.admit(&caller)?;
+            self.entry(&mut state, id, caller, request, durable)?
+        };
+        if durable {
+            let inserted = self.db.insert_run(records::row(&entry), fingerprint).await;
+            let inserted = inserted.map_err(|error| records::problem(&error));
+            match inserted {
+                Ok(Inserted::New) => {}
+                Ok(Inserted::Same(id)) => {
+                    self.give_back(&entry);
+                    return replayed(&id);
+                }
+                Ok(Inserted::Other) => {
+                    self.give_back(&entry);
+                    let cause = "the idempotency key was used for another request";
+                    return Err(Problem::new(Code::KeyReused, cause));
+                }
+                Err(problem) => {
+                    self.give_back(&entry);
+                    return Err(problem);
+                }
+            }
+        }
+        let place = match self.enqueue(&entry) {
+            Ok(place) => place,
+            Err(problem) => {
+                if durable {
+                    // It is on record already: as one that was turned away.
+                    self.finish(&entry, &End::Failed(problem.clone()));
+                }
+                return Err(problem);
+            }
+        };
+        Ok(Submitted {
+            id,
+            place,
+            replayed: false,
+        })
+    }
+
+    /// Puts back into the queue what was on disk when the service last ended. What had a host then is
+    /// over: it must not run twice.
+    pub(crate) async fn revive(self: &Arc<Self>) -> Result<(), DbError> {
+        for row in self.db.unfinished_runs().await? {
+            let Some((id, caller, request)) = records::revived(&row) else {
+                tracing::error!(run = row.id, "the record of a run cannot be read");
+                continue;
+            };
+            let entry = Arc::new(Entry::new(id, caller, request, true, None));
+            self.state().runs.insert(id, Arc::clone(&entry));
+            let end = match row.state.as_str() {
+                "queued" => self.enqueue(&entry).err(),
+                _ => {
+                    let problem = Problem::new(Code::Unavailable, "the service ended while it ran");
+                    Some(problem.with_remedy("ask for it again"))
+                }
+            };
+            if let Some(problem) = end {
+                self.finish(&entry, &End::Failed(problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees what a run that is not queued had of its key's limits.
+    fn give_back(&self, entry: &Entry) {
+        let pass = entry.now().pass.take();
+        if let Some(pass) = pass {
+            self.state().going.leave(pass);
+        }
+    }
+
+    fn entry(
+        &self,
+        state: &mut State,
+        id: RunId,
+        caller: Caller,
+        request: RunRequest,
+        durable: bool,
+    ) -> Result<Arc<Entry>, Problem> {
+        let bound = caller.key.zip(caller.concurrency);
+        let pass = match bound.map(|(key, bound)| state.going.enter(key, bound)) {
+            None => None,
+            Some(Ok(pass)) => Some(pass),
+            Some(Err(at_bound)) => {
+                let cause = format!("this key has {} runs or sandboxes", at_bound.bound);
+                let problem = Problem::new(Code::RateLimited, cause);
+                return Err(problem.retry_after(state.service.mean()));
+            }
+        };
+        Ok(Arc::new(Entry::new(id, caller, request, durable, pass)))
+    }
+
+    fn enqueue(&self, entry: &Arc<Entry>) -> Result<Place, Problem> {
+        let (deadline_ms, priority) = {
+            let now = entry.now();
+            let request = now.request.as_ref();
+            let deadline_ms = request.and_then(|request| request.deadline_ms);
+            (deadline_ms, request.map_or(0, |request| request.priority))
+        };
+        let queued = Queued {
+            id: entry.id,
+            tenant: entry.caller.tenant.clone(),
+            weight: entry.caller.weight.try_into().unwrap_or(NonZeroU32::MIN),
+            // From signed to unsigned, in the same order.
+            priority: priority.cast_unsigned() ^ 0x80,
+            cost: NonZeroU32::MIN,
+            deadline: deadline_ms.map(|ms| self.clock() + Duration::from_millis(ms)),
+            item: Arc::clone(entry),
+        };
+        let mut state = self.state();
+        match state.queue.push(queued) {
+            Ok(queue::Place { ahead }) => {
+                state.runs.insert(entry.id, Arc::clone(entry));
+                let place = self.place(&state, ahead);
+                drop(state);
+                self.work.notify_one();
+                Ok(place)
+            }
+            Err(refused) => {
+                let problem = self.refused(&state, &refused);
+                drop(state);
+                self.give_back(entry);
+                Err(problem)
+            }
+        }
+    }
+
+    fn refused(&self, state: &State, refused: &Refused) -> Problem {
+        let waiting = state.queue.len();
+        let eta = self.eta(state, waiting);
+        let cause = format!(
+            "{refused}; about {} ms until one is served",
+            eta.as_millis()
+        );
+        Problem::new(Code::QueueFull, cause).retry_after(state.service.mean())
+    }
+
+    /// A place with that many ahead of it.
+    pub(crate) fn place(&self, state: &State, ahead: usize) -> Place {
+        let eta = self.eta(state, ahead);
+        Place {
+            position: ahead as u64,
+            eta_ms: u64::try_from(eta.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// How long one waits that has this many ahead of it; nothing, if a slot is free for it.
+    pub(crate) fn eta(&self, state: &State, ahead: usize) -> Duration {
+        let slots = state.hosts.slots(Instant::now()) as usize;
+        let free = slots.saturating_sub(state.hosts.given() as usize);
+        if ahead < free {
+            return Duration::ZERO;
+        }
+        let wait = state.service.wait(ahead - free, slots);
+        wait.unwrap_or(Duration::MAX)
+    }
+
+    /// A run that is in memory, and whose it is.
+    fn find(&self, tenant: &str, id: RunId) -> Option<Arc<Entry>> {
+        let found = self.state().runs.get(&id).map(Arc::clone);
+        found.filter(|entry| entry.caller.tenant == tenant)
+    }
+
+    /// A run that is over and on record, and whose it is.
+    async fn recorded(&self, tenant: &str, id: RunId) -> Result<Run, Problem> {
+        let row = self.db.run(id.to_string()).await;
+        let row = row.map_err(|error| records::problem(&error))?;
+        match row.filter(|row| row.tenant == tenant) {
+            Some(row) => records::shown(&row),
+            None => Err(Problem::not_found("run", id)),
+        }
+    }
+
+    /// A part of a run's log.
+    pub(crate) async fn read(self: Arc<Self>, call: ReadRun) -> Result<LogPage, Problem> {
+        if let Some(entry) = self.find(&call.tenant, call.id) {
+            return Ok(entry.log.read(call.read).await);
+        }
+        self.recorded(&call.tenant, call.id).await?;
+        self.recorded_log(call.id, call.read).await
+    }
+
+    /// A run as it is now.
+    pub(crate) async fn get(self: Arc<Self>, call: GetRun) -> Result<Run, Problem> {
+        let Some(entry) = self.find(&call.tenant, call.id) else {
+            return self.recorded(&call.tenant, call.id).await;
+        };
+        let state = self.state();
+        let ahead = state.queue.position(call.id);
+        let place = ahead.map(|ahead| self.place(&state, ahead));
+        Ok(entry.shown(place))
+    }
+
+    /// A tenant's runs, newest first.
+    pub(crate) async fn list(self: Arc<Self>, call: ListRuns) -> Result<Page<Run>, Problem> {
+        let limit = call.page.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let cause = format!("limit is {limit}, not from 1 to {MAX_LIMIT}");
+            return Err(Problem::new(Code::Invalid, cause));
+        }
+        let before: Option<RunId> = match call.page.cursor.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(id)) => Some(id),
+            Some(Err(_)) => return Err(Problem::new(Code::Invalid, "cursor is none of ours")),
+        };
+        let filter = RunFilter {
+            tenant: call.tenant.clone(),
+            state: call.state.map(|state| state.name().into()),
+            before: before.map(|id| id.to_string()),
+            limit: limit + 1,
+        };
+        let rows = self.db.runs(filter).await;
+        let rows = rows.map_err(|error| records::problem(&error))?;
+        let mut runs = BTreeMap::new();
+        for row in &rows {
+            let run = records::shown(row)?;
+            runs.insert(Reverse(run.id), run);
+        }
+        // What is in memory is newer than its record, or has none yet.
+        let live: Vec<Arc<Entry>> = self.state().runs.values().map(Arc::clone).collect();
+        for entry in live {
+            let wanted =
+                entry.caller.tenant == call.tenant && before.is_none_or(|before| entry.id < before);
+            let run = entry.shown(None);
+            runs.remove(&Reverse(run.id));
+            if wanted && call.state.is_none_or(|state| state == run.state) {
+                runs.insert(Reverse(run.id), run);
+            }
+        }
+        let limit = limit as usize;
+        let more = runs.len() > limit;
+        let items: Vec<Run> = runs.into_values().take(limit).collect();
+        let next_cursor = items.last().filter(|_| more).map(|run| run.id.to_string());
+        Ok(Page { items, next_cursor })
+    }
+
+    /// Sends something to the program of a run.
+    pub(crate) async fn send(self: Arc<Self>, call: SendRun) -> Result<(), Problem> {
+        let host = match self.find(&call.tenant, call.id) {
+            Some(entry) => entry.now().host.clone(),
+            None => self.recorded(&call.tenant, call.id).await.map(|_| None)?,
+        };
+        let Some(host) = host else {
+            let cause = format!("{} is not running", call.id);
+            return Err(Problem::new(Code::Conflict, cause));
+        };
+        let feed = FeedRun {
+            id: call.id,
+            input: call.input,
+        };
+        self.agent(&host).ask(&feed).await
+    }
+
+    /// Ends a run, wherever it is.
+    pub(crate) async fn cancel(self: Arc<Self>, call: CancelRun) -> Result<Run, Problem> {
+        let Some(entry) = self.find(&call.caller.tenant, call.id) else {
+            return self.recorded(&call.caller.tenant, call.id).await;
+        };
+        let queued = self.state().queue.cancel(call.id).is_some();
+        if queued {
+            self.finish(&entry, &End::Cancelled);
+        } else {
+            let host = {
+                let mut now = entry.now();
+                now.cancelled = true;
+                now.host.clone()
+            };
+            // Its end is in the log soon; a host that is not reached loses its lease.
+            if let Some(host) = host {
+                self.agent(&host).ask(&StopRun { id: call.id }).await?;
+            }
+        }
+        Ok(entry.shown(None))
+    }
+
+    /// Writes the end of a run.
+    pub(crate) fn finish(self: &Arc<Self>, entry: &Arc<Entry>, end: &End) {
+        let (pass, took, host) = {
+            let mut now = entry.now();
+            if now.state.is_final() {
+                return;
+            }
+            now.state = Entry::state_of(end);
+            now.finished = Some(Timestamp::now());
+            now.request = None;
+            if let End::Failed(problem) = end {
+                now.problem = Some(problem.clone());
+            }
+            let took = now.started_at.map(|at| at.elapsed());
+            (now.pass.take(), took, now.host.take())
+        };
+        {
+            let mut state = self.state();
+            if let Some(pass) = pass {
+                state.going.leave(pass);
+            }
+            if let Some(host) = host {
+                state.hosts.free_slot(&host);
+            }
+            if let (Some(took), RunState::Done) = (took, Entry::state_of(end)) {
+                state.service.observe(took);
+            }
+        }
+        entry.log.end(end.clone());
+        self.work.notify_one();
+        self.record(entry, end);
+    }
+}
+
+fn replayed(id: &str) -> Result<Submitted, Problem> {
+    let id = id.parse();
+    let id = id.map_err(|_| Problem::new(Code::Internal, "a record has no id of a run"))?;
+    Ok(Submitted {
+        id,
+        place: Place {
+            position: 0,
+            eta_ms: 0,
+        },
+        replayed: true,
+    })
+}
+
+/// Tells two requests apart that came with the same idempotency key.
+fn fingerprint(request: &RunRequest) -> [u8; 32] {
+    // The fields of a request are always written in the same order.
+    let json = serde_json::to_vec(request).unwrap_or_default();
+    blake3::hash(&json).into()
+}
+
+pub(crate) fn going_down() -> Problem {
+    let problem = Problem::new(Code::Unavailable, "the service is going down");
+    problem.retry_after(Duration::from_secs(5))
+}

@@ -1,0 +1,201 @@
+//! The coordinator as a service.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firelane_model::concurrency::Concurrency;
+use firelane_model::id::{KeyId, RunId};
+use firelane_model::queue::{FairQueue, Limits, ServiceRate};
+use firelane_model::time::Moment;
+use firelane_store::bus::{Bus, BusError, Calls, Server};
+use firelane_store::db::{Db, DbError};
+use firelane_wire::bus::{
+    CancelRun, FindKey, GetRun, ListHosts, ListKeys, ListRuns, LookQueue, LookUsage, MakeKey,
+    ReadRun, ReportHost, RevokeKey, SendRun, SubmitRun,
+};
+use firelane_wire::problem::Problem;
+use firelane_wire::queue::Queue;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::entry::Entry;
+use crate::hosts::Hosts;
+use crate::keys::Keys;
+
+/// First guess of how long a run takes.
+const FIRST_GUESS: Duration = Duration::from_secs(1);
+/// First words of the coordinator's subjects.
+const SUBJECT: &str = "coordinator";
+
+/// What a coordinator is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Runs that may wait.
+    pub queue: usize,
+    /// Runs of one tenant that may wait.
+    pub queue_per_tenant: usize,
+}
+
+/// Why a coordinator does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The Bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// Everything that changes, behind one lock that is never held while waiting.
+pub(crate) struct State {
+    pub(crate) queue: FairQueue<RunId, String, Arc<Entry>>,
+    pub(crate) runs: HashMap<RunId, Arc<Entry>>,
+    pub(crate) hosts: Hosts,
+    pub(crate) service: ServiceRate,
+    pub(crate) going: Concurrency<KeyId>,
+    pub(crate) keys: Keys,
+}
+
+/// The coordinator.
+pub struct Coordinator {
+    config: Config,
+    bus: Arc<dyn Bus>,
+    pub(crate) db: Db,
+    state: Mutex<State>,
+    start: Instant,
+    /// There may be something to hand out.
+    pub(crate) work: Notify,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Coordinator {
+    /// A coordinator that nobody knows of yet, with what the database has of keys.
+    ///
+    /// # Errors
+    /// [`DbError`].
+    pub async fn new(
+        config: Config,
+        bus: Arc<dyn Bus>,
+        db: Db,
+    ) -> Result<Arc<Coordinator>, DbError> {
+        let keys = Keys::load(&db).await?;
+        let limits = Limits {
+            total: config.queue,
+            per_tenant: config.queue_per_tenant,
+            cost: NonZeroU32::MIN,
+        };
+        Ok(Arc::new(Coordinator {
+            config,
+            bus,
+            db,
+            state: Mutex::new(State {
+                queue: FairQueue::new(limits),
+                runs: HashMap::new(),
+                hosts: Hosts::default(),
+                service: ServiceRate::new(FIRST_GUESS),
+                going: Concurrency::new(),
+                keys,
+            }),
+            start: Instant::now(),
+            work: Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time for what is counted by time.
+    pub(crate) fn clock(&self) -> Moment {
+        Moment::after_origin(self.start.elapsed())
+    }
+
+    /// Calls of one host's agent.
+    pub(crate) fn agent(&self, host: &str) -> Calls {
+        Calls::of(Arc::clone(&self.bus), &format!("agent.{host}"))
+    }
+
+    fn look(&self, call: &LookQueue) -> Queue {
+        let state = self.state();
+        let eta = self.eta(&state, state.queue.len());
+        Queue {
+            queued: state.queue.len() as u64,
+            capacity: self.config.queue as u64,
+            yours: state.queue.tenant_len(&call.tenant) as u64,
+            capacity_per_tenant: self.config.queue_per_tenant as u64,
+            running: state.hosts.given().into(),
+            slots: state.hosts.slots(Instant::now()).into(),
+            eta_ms: u64::try_from(eta.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn report(&self, call: ReportHost) {
+        self.state().hosts.report(call, Instant::now());
+        self.work.notify_one();
+    }
+
+    /// Takes no new work, and waits until no run is under way. What is on disk waits for the next
+    /// start. `true`: the deadline came first.
+    pub async fn drain(&self, deadline: Instant) -> bool {
+        self.stop.cancel();
+        while self.state().hosts.given() > 0 {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        false
+    }
+
+    /// Waits until everything that is over is on record. Nothing runs any more by then.
+    pub async fn settle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Answers over the Bus and hands out runs, until the server is dropped; first those that the
+    /// database has from before.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve(self: &Arc<Self>) -> Result<Server, ServeError> {
+        self.revive().await?;
+        let mut server = Server::new(Arc::clone(&self.bus), SUBJECT);
+        macro_rules! serve {
+            ($($call:ty => |$this:ident, $value:ident| $answer:expr;)*) => {$({
+                let this = Arc::clone(self);
+                let answer = move |$value: $call| {
+                    let $this = Arc::clone(&this);
+                    async move { $answer }
+                };
+                server.on(answer).await?;
+            })*};
+        }
+        serve! {
+            SubmitRun => |this, call| this.submit(call).await;
+            ReadRun => |this, call| this.read(call).await;
+            GetRun => |this, call| this.get(call).await;
+            ListRuns => |this, call| this.list(call).await;
+            SendRun => |this, call| this.send(call).await;
+            CancelRun => |this, call| this.cancel(call).await;
+            LookQueue => |this, call| Ok::<_, Problem>(this.look(&call));
+            LookUsage => |this, call| this.usage(call).await;
+            FindKey => |this, call| Ok::<_, Problem>(this.find_key(call.id));
+            MakeKey => |this, call| this.make_key(call).await;
+            ListKeys => |this, _call| Ok::<_, Problem>(this.list_keys());
+            RevokeKey => |this, call| this.revoke_key(call).await;
+            ReportHost => |this, call| { this.report(call); Ok::<_, Problem>(()) };
+            ListHosts => |this, _call| Ok::<_, Problem>(this.state().hosts.list(Instant::now()));
+        }
+        self.tasks.spawn(Arc::clone(self).dispatch());
+        Ok(server)
+    }
+}

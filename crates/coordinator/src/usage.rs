@@ -1,0 +1,77 @@
+//! What was used.
+
+use std::sync::Arc;
+
+use firelane_wire::bus::LookUsage;
+use firelane_wire::problem::{Code, Problem};
+use firelane_wire::usage::{Usage, UsageDay};
+use jiff::civil::Date;
+
+use crate::records::{problem, today};
+use crate::service::Coordinator;
+
+/// Day 0 of the records.
+const EPOCH: Date = Date::constant(1970, 1, 1);
+/// Most days of one answer.
+const MAX_DAYS: i64 = 366;
+
+impl Coordinator {
+    /// What a tenant used, by day and key.
+    pub(crate) async fn usage(self: Arc<Self>, call: LookUsage) -> Result<Usage, Problem> {
+        let today = today();
+        let first = call.query.from.as_deref().map(day).transpose()?;
+        let last = call.query.to.as_deref().map(day).transpose()?;
+        let (first, last) = (first.unwrap_or(today), last.unwrap_or(today));
+        if last < first || last - first >= MAX_DAYS {
+            let cause = format!("from and to are not 1 to {MAX_DAYS} days in order");
+            return Err(Problem::new(Code::Invalid, cause));
+        }
+        let rows = self.db.usage(Some(call.tenant), first, last).await;
+        let rows = rows.map_err(|error| problem(&error))?;
+        let seconds = |us: i64| us as f64 / 1e6;
+        let days = rows.into_iter().map(|row| UsageDay {
+            day: date(row.used.day),
+            key: row.used.key,
+            runs: row.runs.unsigned_abs(),
+            cpu_seconds: seconds(row.used.cpu_us),
+            wall_seconds: seconds(row.used.wall_us),
+            output_bytes: row.used.output_bytes.unsigned_abs(),
+        });
+        Ok(Usage {
+            days: days.collect(),
+        })
+    }
+}
+
+fn day(text: &str) -> Result<i64, Problem> {
+    let date: Date = text.parse().map_err(|_| {
+        Problem::new(
+            Code::Invalid,
+            format!("'{text}' is not a day such as 2026-11-30"),
+        )
+    })?;
+    let since = EPOCH.until(date).map(|span| i64::from(span.get_days()));
+    since.map_err(|error| Problem::new(Code::Invalid, error.to_string()))
+}
+
+fn date(day: i64) -> String {
+    let since = jiff::Span::new().try_days(day);
+    let date = since.and_then(|span| EPOCH.checked_add(span));
+    date.map_or_else(|_| day.to_string(), |date| date.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_counted_from_1970() {
+        let check = |text: &str, number: i64| {
+            assert_eq!(day(text).ok(), Some(number));
+            assert_eq!(date(number), text);
+        };
+        check("1970-01-01", 0);
+        check("2026-11-22", 20_779);
+        assert!(day("22.11.2026").is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! `/v1/keys`: API keys, for admins.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use firelane_model::id::KeyId;
+use firelane_wire::bus::{ListKeys, MakeKey, RevokeKey};
+use firelane_wire::key::{Key, KeyMade, NewKey, Scope};
+use firelane_wire::problem::Problem;
+
+use crate::Gateway;
+use crate::auth::Who;
+use crate::body::{Id, Json};
+use crate::failure::Answer;
+
+/// Makes an API key
+///
+/// Its token is in this answer and nowhere else.
+#[utoipa::path(post, path = "/v1/keys", tag = "keys", request_body = NewKey,
+    responses((status = 201, description = "The key", body = KeyMade),
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json")))]
+pub(crate) async fn make(
+    State(gateway): State<Arc<Gateway>>,
+    who: Who,
+    Json(key): Json<NewKey>,
+) -> Answer<(StatusCode, axum::Json<KeyMade>)> {
+    who.require(Scope::Admin)?;
+    let actor = who.actor;
+    let made = gateway.coordinator.ask(&MakeKey { actor, key }).await?;
+    Ok((StatusCode::CREATED, axum::Json(made)))
+}
+
+/// All API keys, oldest first, without their secrets
+#[utoipa::path(get, path = "/v1/keys", tag = "keys",
+    responses((status = 200, description = "The keys", body = Vec<Key>),
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(gateway): State<Arc<Gateway>>,
+    who: Who,
+) -> Answer<axum::Json<Vec<Key>>> {
+    who.require(Scope::Admin)?;
+    Ok(axum::Json(gateway.coordinator.ask(&ListKeys {}).await?))
+}
+
+/// Revokes an API key, from now on
+#[utoipa::path(delete, path = "/v1/keys/{id}", tag = "keys",
+    params(("id" = String, Path, description = "The key")),
+    responses((status = 200, description = "The key", body = Key),
+              (status = "default", description = "What is wrong", body = Problem,
+               content_type = "application/problem+json")))]
+pub(crate) async fn revoke(
+    State(gateway): State<Arc<Gateway>>,
+    who: Who,
+    Id(id): Id<KeyId>,
+) -> Answer<axum::Json<Key>> {
+    who.require(Scope::Admin)?;
+    let actor = who.actor;
+    let key = gateway.coordinator.ask(&RevokeKey { actor, id }).await?;
+    Ok(axum::Json(key))
+}

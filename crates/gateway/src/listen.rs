@@ -1,0 +1,171 @@
+//! Sockets: TCP with and without TLS, and a Unix socket for the owner of the service.
+//!
+//! ```text
+//!   accept ─▶ (TLS) ─▶ head by a deadline ─▶ router ─▶ … ─▶ close
+//! ```
+//!
+//! Who connects and says nothing, or speaks a byte a second, holds one of a bounded number of places
+//! for a bounded time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// Most connections of one listener at once.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long the head of a request may take, the TLS handshake apart.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Pause after a failed accept: the host is out of descriptors or memory, and trying again at once
+/// would only use up a processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Somebody on the network; the address is for logs.
+    Network(std::net::SocketAddr),
+    /// A process of this host, with this user number, over the Unix socket.
+    Local {
+        /// Its effective user.
+        uid: u32,
+    },
+}
+
+/// Something that is listened on.
+pub enum Listener {
+    /// TCP in clear: for loopback addresses.
+    Plain(TcpListener),
+    /// TCP with TLS.
+    Tls(TcpListener, TlsAcceptor),
+    /// A Unix socket.
+    Local(UnixListener),
+}
+
+/// Serves connections until `stop`, then lets those that are open end. Every connection is a task of
+/// `tasks`.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => return,
+            // Never closed.
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = accept(&listener) => accepted,
+        };
+        match accepted {
+            Ok((connection, peer)) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                tasks.spawn(async move {
+                    converse(connection, peer, router, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// An accepted connection; the TLS handshake is still to come.
+enum Connection {
+    Plain(tokio::net::TcpStream),
+    Tls(tokio::net::TcpStream, TlsAcceptor),
+    Local(tokio::net::UnixStream),
+}
+
+async fn accept(listener: &Listener) -> io::Result<(Connection, Peer)> {
+    match listener {
+        Listener::Plain(listener) => {
+            let (stream, address) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Connection::Plain(stream), Peer::Network(address)))
+        }
+        Listener::Tls(listener, acceptor) => {
+            let (stream, address) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let connection = Connection::Tls(stream, acceptor.clone());
+            Ok((connection, Peer::Network(address)))
+        }
+        Listener::Local(listener) => {
+            let (stream, _) = listener.accept().await?;
+            let uid = stream.peer_cred()?.uid();
+            Ok((Connection::Local(stream), Peer::Local { uid }))
+        }
+    }
+}
+
+async fn converse(connection: Connection, peer: Peer, router: Router, stop: CancellationToken) {
+    match connection {
+        Connection::Plain(stream) => http(stream, peer, router, stop).await,
+        Connection::Local(stream) => http(stream, peer, router, stop).await,
+        Connection::Tls(stream, acceptor) => {
+            match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => http(stream, peer, router, stop).await,
+                Ok(Err(error)) => tracing::debug!(?peer, %error, "no TLS with this peer"),
+                Err(_) => tracing::debug!(?peer, "no TLS handshake in time"),
+            }
+        }
+    }
+}
+
+async fn http<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.map_request(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        request.map(axum::body::Body::new)
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(HEAD_TIMEOUT))
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
+    let service = TowerToHyperService::new(service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

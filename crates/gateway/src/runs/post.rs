@@ -1,0 +1,182 @@
+//! `POST /v1/runs`: asks for a run, and waits for it or not.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use firelane_model::id::RunId;
+use firelane_wire::bus::{Caller, CancelRun, GetRun, SubmitRun};
+use firelane_wire::key::Scope;
+use firelane_wire::problem::{Code, Problem};
+use firelane_wire::run::{Run, RunRequest};
+
+use super::outcome;
+use crate::Gateway;
+use crate::auth::Who;
+use crate::body::Json;
+use crate::failure::{Answer, Failure};
+use crate::trace::{RequestId, Timings};
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Longest idempotency key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+
+/// Runs code in a fresh microVM
+///
+/// Answers with the outcome when the program has ended. With `Prefer: respond-async` it answers at
+/// once with the run's place in the queue; the run is on disk then and survives a restart. A caller
+/// that leaves before the outcome cancels the run, unless it is asynchronous or has an idempotency
+/// key.
+#[utoipa::path(post, path = "/v1/runs", tag = "runs", request_body = RunRequest,
+    params(
+        ("Prefer" = Option<String>, Header, description = "`respond-async` (RFC 7240)"),
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "The same key of the same tenant means the same run, for a day"),
+    ),
+    responses(
+        (status = 200, description = "The program has ended", body = Run),
+        (status = 202, description = "The run is queued", body = Run),
+        (status = "default", description = "What is wrong", body = Problem,
+         content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn post(
+    State(gateway): State<Arc<Gateway>>,
+    who: Who,
+    Extension(request_id): Extension<RequestId>,
+    headers: HeaderMap,
+    Json(request): Json<RunRequest>,
+) -> Answer<Response> {
+    who.require(Scope::Run)?;
+    let idempotency_key = idempotency_key(&headers)?;
+    let respond_async = prefers_async(&headers);
+    let submit = SubmitRun {
+        caller: who.caller.clone(),
+        request,
+        durable: respond_async || idempotency_key.is_some(),
+        idempotency_key,
+    };
+    let submitted = gateway.coordinator.ask(&submit).await?;
+    tracing::info!(request = request_id.0, run = %submitted.id, "a run is queued");
+    let tenant = who.caller.tenant.clone();
+    if respond_async {
+        let get = GetRun {
+            tenant,
+            id: submitted.id,
+        };
+        let run = gateway.coordinator.ask(&get).await?;
+        return Ok(accepted(run));
+    }
+    let mut leaving = Leaving {
+        gateway: Arc::clone(&gateway),
+        run: (!submit.durable).then_some((who.caller, submitted.id)),
+    };
+    let run = outcome::wait(&gateway, &tenant, submitted.id).await?;
+    leaving.run = None;
+    Ok(finished(run))
+}
+
+fn accepted(run: Run) -> Response {
+    let location = format!("/v1/runs/{}", run.id);
+    let mut response = (StatusCode::ACCEPTED, axum::Json(run)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        PREFERENCE_APPLIED,
+        HeaderValue::from_static("respond-async"),
+    );
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A run that is over: with its outcome, or the problem that kept it from having one.
+fn finished(run: Run) -> Response {
+    if let Some(problem) = run.problem {
+        return Failure::from(problem).into_response();
+    }
+    let timings = timings(&run);
+    let mut response = axum::Json(run).into_response();
+    response.extensions_mut().insert(timings);
+    response
+}
+
+/// The steps of a run, each with its own time.
+fn timings(run: &Run) -> Timings {
+    let Some(outcome) = &run.outcome else {
+        return Timings::default();
+    };
+    let phases = &outcome.ran.phases_ms;
+    let at = |name: &str| phases.get(name).copied();
+    let mut timings = Vec::new();
+    let ready = at("renewed").or_else(|| at("connected"));
+    if let Some(ready) = ready {
+        timings.push((outcome.ran.origin.name(), ready));
+    }
+    if let (Some(ready), Some(result)) = (ready, at("result")) {
+        timings.push(("exec", result - ready));
+    }
+    Timings(timings)
+}
+
+/// Source: RFC 7240, section 4.1.
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all(PREFER).iter();
+    let preferences = preferences.filter_map(|value| value.to_str().ok());
+    let mut words = preferences.flat_map(|value| value.split([',', ';']));
+    words.any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    match value.to_str() {
+        Ok(key) if !key.is_empty() && key.len() <= MAX_KEY_BYTES => Ok(Some(key.into())),
+        _ => {
+            let cause = format!("Idempotency-Key is not 1 to {MAX_KEY_BYTES} printable characters");
+            Err(Failure::new(Code::Invalid, cause))
+        }
+    }
+}
+
+/// Cancels a run whose caller leaves while it waits for the outcome.
+struct Leaving {
+    gateway: Arc<Gateway>,
+    run: Option<(Caller, RunId)>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let Some((caller, id)) = self.run.take() else {
+            return;
+        };
+        let coordinator = self.gateway.coordinator.clone();
+        tokio::spawn(async move {
+            if let Err(problem) = coordinator.ask(&CancelRun { caller, id }).await {
+                tracing::warn!(run = %id, %problem, "a run that nobody waits for goes on");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_are_words_among_others() {
+        let check = |value: &'static str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(PREFER, HeaderValue::from_static(value));
+            assert_eq!(prefers_async(&headers), expected, "{value}");
+        };
+        check("respond-async", true);
+        check("wait=10, Respond-Async", true);
+        check("respond-asyncx", false);
+        check("wait=10", false);
+    }
+}

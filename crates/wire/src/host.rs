@@ -1,0 +1,46 @@
+//! Hosts: the machines that run microVMs.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A host, as it last told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    /// Its name.
+    pub id: String,
+    /// Kind of VMM.
+    pub driver: String,
+    /// What executes the guests' instructions: `kvm`, or `tcg` for emulation.
+    pub acceleration: String,
+    /// Runs that it takes at once.
+    pub slots: u32,
+    /// Runs that it has.
+    pub running: u32,
+    /// Sandboxes that it has.
+    pub sandboxes: u32,
+    /// Its warm pools.
+    pub pools: Vec<Pool>,
+    /// Version of the agent.
+    pub version: String,
+}
+
+/// A warm pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Pool {
+    /// Template of its microVMs.
+    pub template: String,
+    /// Language that they are warm for.
+    pub lang: String,
+    /// MicroVMs that wait.
+    pub ready: u32,
+    /// MicroVMs that are being prepared.
+    pub preparing: u32,
+    /// Least that shall wait.
+    pub min: u32,
+    /// Most that may be there.
+    pub max: u32,
+    /// Claims that were served.
+    pub hits: u64,
+    /// Claims that found it empty.
+    pub misses: u64,
+}
