@@ -5,7 +5,7 @@ use firelane_guest_proto::frame::{Channel, Kind};
 use firelane_guest_proto::message::{FileInfo, GetSpec, from_frame, to_frame};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{bounded, check, leave, message};
+use super::{Patience, bounded, check, leave, message};
 use crate::session::{Session, SessionError, Stream, violation};
 
 impl Session {
@@ -99,7 +99,7 @@ impl Get {
         size: u64,
         content: impl AsyncWrite + Unpin,
     ) -> Result<(), SessionError> {
-        bounded(size, self.content(size, content)).await?;
+        self.content(size, content).await?;
         self.complete = true;
         Ok(())
     }
@@ -113,8 +113,9 @@ impl Get {
         let host_file = |error: std::io::Error| SessionError::HostFile {
             reason: error.to_string(),
         };
+        let mut patience = Patience::new(left);
         loop {
-            let frame = self.stream.next().await?;
+            let frame = patience.wait(self.stream.next()).await?;
             match frame.kind {
                 Kind::Data if frame.channel == Channel::File => {
                     let count = frame.payload.len() as u64;
@@ -122,9 +123,8 @@ impl Get {
                         .checked_sub(count)
                         .ok_or_else(|| violation("more bytes than announced"))?;
                     content.write_all(&frame.payload).await.map_err(host_file)?;
-                    self.stream
-                        .grant(Channel::File, frame.payload.len())
-                        .await?;
+                    let granted = self.stream.grant(Channel::File, frame.payload.len());
+                    patience.wait(granted).await?;
                 }
                 Kind::End => {}
                 Kind::Done if left == 0 => break,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use firelane_guest_proto::frame::{Channel, Frame, Kind};
 use firelane_guest_proto::message::from_frame;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{SessionError, Stream, violation};
 
@@ -26,15 +26,38 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes that even an emulated guest takes or gives in one second.
 const LEAST_BYTES_PER_SECOND: u64 = 256 << 10;
 
-/// Bounds the whole transfer of `bytes`: a guest that lets them drip must not hold us for ever.
+/// What is left of the time that the guest may take for a transfer: one that lets bytes drip must
+/// not hold us for ever. What our own side takes, such as a slow client, does not count.
+struct Patience {
+    limit: Duration,
+    left: Duration,
+}
+
+impl Patience {
+    /// For a transfer of `bytes`.
+    fn new(bytes: u64) -> Patience {
+        let limit = FILE_TIMEOUT + Duration::from_secs(bytes / LEAST_BYTES_PER_SECOND);
+        Patience { limit, left: limit }
+    }
+
+    /// Waits for the guest.
+    async fn wait<T>(
+        &mut self,
+        guest: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        let start = Instant::now();
+        let waited = timeout(self.left, guest).await;
+        self.left = self.left.saturating_sub(start.elapsed());
+        waited.map_err(|_| SessionError::Silent(self.limit))?
+    }
+}
+
+/// Waits for the guest, which may take the time of `bytes`.
 pub(super) async fn bounded<T>(
     bytes: u64,
-    transfer: impl Future<Output = Result<T, SessionError>>,
+    guest: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
-    let limit = FILE_TIMEOUT + Duration::from_secs(bytes / LEAST_BYTES_PER_SECOND);
-    timeout(limit, transfer)
-        .await
-        .map_err(|_| SessionError::Silent(limit))?
+    Patience::new(bytes).wait(guest).await
 }
 
 /// The message of this kind that the guest sends next.

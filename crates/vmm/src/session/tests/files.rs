@@ -262,6 +262,49 @@ async fn requests_that_are_never_answered_are_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_put_that_is_left_tells_the_guest() {
+    let (session, mut guest) = Guest::greeted().await;
+    let spec = put(10);
+    let (mut source, content) = tokio::io::duplex(64);
+    let mut putting = Box::pin(session.put(&spec, content));
+    source.write_all(b"some").await.unwrap();
+    tokio::select! {
+        put = &mut putting => panic!("{put:?}"),
+        frame = guest.request() => assert_eq!(frame.kind, Kind::Put),
+    }
+    drop(putting);
+    let end = guest.request().await;
+    assert_eq!((end.kind, end.channel), (Kind::End, Channel::File));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_is_not_held_against_the_guest() {
+    let (session, mut guest) = Guest::greeted().await;
+    let spec = put(3);
+    let (mut source, content) = tokio::io::duplex(1);
+    let feed = async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            source.write_all(b"x").await.unwrap();
+        }
+    };
+    let obey = async {
+        loop {
+            let frame = guest.request().await;
+            if frame.kind == Kind::End {
+                let done = Frame::new(frame.stream, Kind::Done, Vec::new());
+                guest.send(&done).await;
+            }
+        }
+    };
+    let put = async { tokio::join!(session.put(&spec, content), feed).0 };
+    tokio::select! {
+        put = put => put.unwrap(),
+        () = obey => unreachable!(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_is_left_tells_the_guest() {
     let (session, mut guest) = Guest::greeted().await;
     let spec = WatchSpec {
