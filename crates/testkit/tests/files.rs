@@ -334,6 +334,29 @@ async fn files_are_described_listed_changed_and_read_in_part() {
     )
     .await;
     assert_eq!(left, "kept\n");
+
+    // As many tiny files as the guest has room for: one more is refused, a page stays a page, and
+    // room comes back with their removal.
+    let made = "mkdir tiny; cd tiny; seq 100000 | xargs touch 2>&1 | grep -c 'No space'";
+    let full = shell(&session, &format!("cd /work; {made}")).await;
+    assert_ne!(full, "0\n", "there is room for a hundred thousand");
+    let one_more = session.put(&put("more", 1), &b"x"[..]).await;
+    assert_eq!(code(one_more), RefusedCode::Exhausted);
+    let one_more = session.make_dir(&folder("more", true)).await;
+    assert_eq!(code(one_more), RefusedCode::Exhausted);
+    let start = Instant::now();
+    let page = session.list_dir(&list("tiny", b"", 1000)).await.unwrap();
+    eprintln!("a page of a full guest took {:?}", start.elapsed());
+    assert_eq!((page.entries.len(), page.more), (1000, true));
+    let start = Instant::now();
+    session.remove(&gone("tiny", true)).await.unwrap();
+    eprintln!("its files were removed in {:?}", start.elapsed());
+    session.put(&put("more", 1), &b"x"[..]).await.unwrap();
+    assert!(
+        !names(&session, "/work", 1000)
+            .await
+            .contains(&"tiny".into())
+    );
     drop(session);
     guest.end();
 }
