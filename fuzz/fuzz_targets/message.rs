@@ -4,6 +4,10 @@
 
 use std::fmt::Debug;
 
+use firelane_guest_proto::files::{
+    Entries, Events, FileStat, GetRangeSpec, ListDirSpec, MakeDirSpec, MakeLinkSpec, MoveSpec,
+    RemoveSpec, StatSpec, WatchSpec,
+};
 use firelane_guest_proto::frame::{Frame, Kind};
 use firelane_guest_proto::message::{
     ExecSpec, FileInfo, GetSpec, Goodbye, Hello, Outcome, PtySize, PutSpec, Refused, Welcome,
@@ -33,4 +37,15 @@ fuzz_target!(|payload: &[u8]| {
     check::<GetSpec>(payload);
     check::<FileInfo>(payload);
     check::<PtySize>(payload);
+    check::<ListDirSpec>(payload);
+    check::<Entries>(payload);
+    check::<StatSpec>(payload);
+    check::<FileStat>(payload);
+    check::<GetRangeSpec>(payload);
+    check::<MakeDirSpec>(payload);
+    check::<MakeLinkSpec>(payload);
+    check::<MoveSpec>(payload);
+    check::<RemoveSpec>(payload);
+    check::<WatchSpec>(payload);
+    check::<Events>(payload);
 });

@@ -39,7 +39,7 @@ pub enum Kind {
     Goodbye = 0x05,
     /// Host: opens a stream that runs one program.
     Exec = 0x10,
-    /// Guest: the program runs.
+    /// Guest: the program runs, or the folder is watched.
     Started = 0x11,
     /// Guest: the stream's request was not carried out; ends the stream.
     Refused = 0x12,
@@ -61,17 +61,38 @@ pub enum Kind {
     Get = 0x21,
     /// Guest: the file that a get will send.
     FileInfo = 0x22,
-    /// Guest: the request was carried out: the file was written, or sent whole, or the guest was
-    /// warmed or renewed; ends the stream.
+    /// Guest: the request was carried out; ends the stream.
     Done = 0x23,
     /// Host: prepare for a snapshot; from here on only a renewal is accepted.
     Warm = 0x30,
     /// Host: you are a clone; take what makes you different from the others.
     Renew = 0x31,
+    /// Host: a page of a folder's entries, please.
+    ListDir = 0x40,
+    /// Guest: the page.
+    Entries = 0x41,
+    /// Host: what is at a path?
+    Stat = 0x42,
+    /// Guest: what is there.
+    FileStat = 0x43,
+    /// Host: opens a stream that reads a part of a file.
+    GetRange = 0x44,
+    /// Host: make a folder.
+    MakeDir = 0x45,
+    /// Host: make a symbolic link.
+    MakeLink = 0x46,
+    /// Host: give something another path.
+    Move = 0x47,
+    /// Host: remove something.
+    Remove = 0x48,
+    /// Host: opens a stream that tells what changes in a folder.
+    Watch = 0x49,
+    /// Guest: what has changed; counts as data of [`Channel::File`].
+    Events = 0x4a,
 }
 
 impl Kind {
-    const ALL: [Kind; 20] = [
+    const ALL: [Kind; 31] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Ping,
@@ -92,6 +113,17 @@ impl Kind {
         Kind::Done,
         Kind::Warm,
         Kind::Renew,
+        Kind::ListDir,
+        Kind::Entries,
+        Kind::Stat,
+        Kind::FileStat,
+        Kind::GetRange,
+        Kind::MakeDir,
+        Kind::MakeLink,
+        Kind::Move,
+        Kind::Remove,
+        Kind::Watch,
+        Kind::Events,
     ];
 
     /// Largest payload of this kind, in bytes.
@@ -125,7 +157,7 @@ pub enum Channel {
     Stdout = 2,
     /// Guest to host: the program's standard error.
     Stderr = 3,
-    /// The content of a file, in the direction of the put or get.
+    /// The content of a file, in the direction of the put or get; and the events of a watch.
     File = 4,
 }
 
@@ -187,6 +219,12 @@ impl Frame {
             channel,
             payload: Vec::new(),
         }
+    }
+
+    /// Whether the receiver's window bounds this frame. All others are bounded by their number.
+    #[must_use]
+    pub fn is_windowed(&self) -> bool {
+        matches!(self.kind, Kind::Data | Kind::Events)
     }
 
     /// A grant of `bytes` more on a channel.

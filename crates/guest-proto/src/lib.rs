@@ -21,6 +21,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod files;
 pub mod frame;
 pub mod handshake;
 pub mod lang;

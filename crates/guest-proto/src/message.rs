@@ -155,6 +155,10 @@ pub enum RefusedCode {
     Internal,
     /// The guest was warmed for a snapshot and has not been renewed since.
     Stale,
+    /// Something is in the way: the name is taken, or the folder is not empty.
+    Conflict,
+    /// The programs' user may not do this.
+    Denied,
 }
 
 /// The request on this stream was not carried out.

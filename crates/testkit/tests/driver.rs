@@ -258,6 +258,7 @@ async fn a_warmed_guest_does_nothing_until_it_is_renewed() {
         max_bytes: 100,
     };
     stale(session.get(&get, &mut Vec::new()).await.map(drop));
+    stale(session.stat("/tmp").await.map(drop));
     let mut exec = session.exec(&command("true")).await.unwrap();
     stale(exec.next().await.map(drop));
     assert!(original(&*vm).await.contains("has not been renewed"));

@@ -73,6 +73,7 @@ fn every_lie_is_found_and_named() {
         "the guest broke the protocol: frames that nothing bounds",
     );
     check("session-commands", "a Signal frame from the guest");
+    check("session-entries", "a Entries frame on None of an exec");
     check("session-impossible", "an outcome that cannot be");
     check("session-malformed", "Exited message is malformed");
     check(

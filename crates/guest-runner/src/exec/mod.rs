@@ -77,6 +77,16 @@ impl Local {
             .map_err(|_| io::Error::other("the session is gone"))
     }
 
+    /// Becomes readable when a command comes, until [`Local::clear_wake`].
+    pub(crate) fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Before commands are taken: those that come later make it readable again.
+    pub(crate) fn clear_wake(&self) {
+        self.wake.clear();
+    }
+
     /// The next command, if one has come.
     pub(crate) fn pending_command(&self) -> Option<Command> {
         self.commands.try_recv().ok()

@@ -1,8 +1,10 @@
 //! Port 5001: a session of many streams.
 //!
-//! One thread reads frames and hands them to their stream; each exec and each get has a thread of
-//! its own that writes. Puts are written by the reader: they are memory, and quick.
+//! One thread reads frames and hands them to their stream; what may take its time (execs, gets,
+//! listings, removals, watches) has a thread of its own that writes. Puts and what else is quick are
+//! done by the reader, in the order in which they were asked for.
 
+mod files;
 mod get;
 mod streams;
 mod writer;
@@ -78,6 +80,8 @@ fn read_all(
                 greeted = true;
             }
         }
+        // The answers to all that has come go together.
+        writer.flush()?;
         match stream.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(count) => decoder.push(&buffer[..count]),
@@ -118,7 +122,15 @@ fn handle(frame: Frame, writer: &Writer, streams: &Streams) -> Result<(), Sessio
         }
         Kind::Exec => streams.exec(id, from_frame(&frame)?)?,
         Kind::Put => streams.put(id, &from_frame(&frame)?)?,
-        Kind::Get => streams.get(id, from_frame(&frame)?)?,
+        Kind::Get
+        | Kind::GetRange
+        | Kind::ListDir
+        | Kind::Stat
+        | Kind::MakeDir
+        | Kind::MakeLink
+        | Kind::Move
+        | Kind::Remove
+        | Kind::Watch => streams.files(&frame)?,
         Kind::Warm => streams.warm(id, from_frame(&frame)?)?,
         Kind::Renew => streams.renew(id, &from_frame(&frame)?)?,
         Kind::Data => streams.data(id, frame.channel, frame.payload)?,

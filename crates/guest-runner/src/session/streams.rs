@@ -5,24 +5,24 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use firelane_guest_proto::frame::{Channel, Frame, INITIAL_WINDOW, Kind, MAX_STREAMS};
-use firelane_guest_proto::message::{
-    ExecSpec, GetSpec, PutSpec, Refused, RefusedCode, RenewSpec, WarmSpec,
-};
+use firelane_guest_proto::message::{ExecSpec, PutSpec, Refused, RefusedCode, RenewSpec, WarmSpec};
 
 use super::writer::Writer;
-use super::{SessionError, get, is_stdin, too_many};
+use super::{SessionError, is_stdin, too_many};
 use crate::Guest;
 use crate::exec::{self, Command, Remote, Sink, refused};
-use crate::files::Put;
+use crate::files::{AsUser, Put};
 
 /// What a stream is doing.
-enum Stream {
+pub(super) enum Stream {
     /// A program runs; `window` is what the host may still send to its stdin.
     Exec { remote: Remote, window: u32 },
     /// A file is being written.
     Put(Put),
-    /// A file is being sent.
-    Get(Remote),
+    /// A file is being sent, or another request about files carried out.
+    Files(Remote),
+    /// A folder is being watched.
+    Watch(Remote),
     /// The guest is being warmed.
     Warm,
 }
@@ -106,9 +106,20 @@ impl Streams {
     }
 
     /// How a stream without an outcome ended.
-    fn tell_done(&self, id: u32, done: Result<(), Refused>) -> io::Result<()> {
+    pub(super) fn tell_done(&self, id: u32, done: Result<(), Refused>) -> io::Result<()> {
         match done {
             Ok(()) => self.writer.send(&Frame::new(id, Kind::Done, Vec::new())),
+            Err(refused) => self.writer.send_message(id, Kind::Refused, &refused),
+        }
+    }
+
+    /// The same, from the thread that reads: it sends what waits before it waits itself.
+    pub(super) fn tell_done_soon(&self, id: u32, done: Result<(), Refused>) -> io::Result<()> {
+        match done {
+            Ok(()) => {
+                let frame = Frame::new(id, Kind::Done, Vec::new());
+                self.writer.send_soon(&frame)
+            }
             Err(refused) => self.writer.send_message(id, Kind::Refused, &refused),
         }
     }
@@ -118,34 +129,17 @@ impl Streams {
         let Some(()) = self.admit(id)? else {
             return Ok(());
         };
-        let fresh = self.guest.renewal.require_fresh();
-        match fresh.and_then(|()| Put::start(spec)) {
+        let started = self.require_fresh().and_then(|()| {
+            let _user = AsUser::begin()?;
+            Put::start(spec)
+        });
+        match started {
             Ok(put) => {
                 self.lock().insert(id, Stream::Put(put));
                 Ok(())
             }
             Err(refused) => Ok(self.writer.send_message(id, Kind::Refused, &refused)?),
         }
-    }
-
-    /// Opens a stream that reads a file.
-    pub(super) fn get(&self, id: u32, spec: GetSpec) -> Result<(), SessionError> {
-        let Some(()) = self.admit(id)? else {
-            return Ok(());
-        };
-        let (remote, local) = exec::control()?;
-        self.lock().insert(id, Stream::Get(remote));
-        let streams = self.clone();
-        std::thread::Builder::new()
-            .name(format!("get-{id}"))
-            .spawn(move || {
-                let fresh = streams.guest.renewal.require_fresh();
-                let sent = fresh.and_then(|()| get::send(id, &spec, &local, &streams.writer));
-                streams.lock().remove(&id);
-                // A host that is gone does not miss it.
-                drop(streams.tell_done(id, sent));
-            })?;
-        Ok(())
     }
 
     /// Bytes for a stream. A stream that has just ended may still get some.
@@ -166,6 +160,8 @@ impl Streams {
                 return Ok(());
             }
             Some(Stream::Put(put)) if channel == Channel::File => match put.write(&bytes) {
+                // Nobody waits for a window that lets nothing more through.
+                Ok(()) if !put.wants_more() => return Ok(()),
                 Ok(()) => {
                     drop(open);
                     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -190,27 +186,27 @@ impl Streams {
         }
         let mut open = self.lock();
         let finished = match open.remove(&id) {
-            Some(Stream::Put(put)) => put.finish(),
-            // The host wants no more of this file.
-            Some(Stream::Get(remote)) => {
-                remote.send(Command::Abort);
-                open.insert(id, Stream::Get(remote));
-                return Ok(());
-            }
+            Some(Stream::Put(put)) => AsUser::begin().and_then(|_user| put.finish()),
             Some(other) => {
+                // The host wants no more of this.
+                if let Stream::Files(remote) | Stream::Watch(remote) = &other {
+                    remote.send(Command::Abort);
+                }
                 open.insert(id, other);
                 return Ok(());
             }
             None => return Ok(()),
         };
         drop(open);
-        Ok(self.tell_done(id, finished)?)
+        Ok(self.tell_done_soon(id, finished)?)
     }
 
     /// Passes a command to the stream's thread.
     pub(super) fn command(&self, id: u32, command: Command) {
         match self.lock().get(&id) {
-            Some(Stream::Exec { remote, .. } | Stream::Get(remote)) => remote.send(command),
+            Some(Stream::Exec { remote, .. } | Stream::Files(remote) | Stream::Watch(remote)) => {
+                remote.send(command);
+            }
             Some(Stream::Put(_) | Stream::Warm) | None => {}
         }
     }
@@ -218,14 +214,16 @@ impl Streams {
     /// Ends every stream: the connection is gone.
     pub(super) fn abort_all(&self) {
         for (_, stream) in self.lock().drain() {
-            if let Stream::Exec { remote, .. } | Stream::Get(remote) = stream {
+            if let Stream::Exec { remote, .. } | Stream::Files(remote) | Stream::Watch(remote) =
+                stream
+            {
                 remote.send(Command::Abort);
             }
         }
     }
 
     /// Whether the stream may be opened; a session that is full refuses it, and goes on.
-    fn admit(&self, id: u32) -> Result<Option<()>, SessionError> {
+    pub(super) fn admit(&self, id: u32) -> Result<Option<()>, SessionError> {
         let (full, taken) = {
             let open = self.lock();
             (open.len() >= MAX_STREAMS, open.contains_key(&id))
@@ -238,6 +236,30 @@ impl Streams {
             return Ok(None);
         }
         Ok(Some(()))
+    }
+
+    /// Whether requests are carried out at all.
+    pub(super) fn require_fresh(&self) -> Result<(), Refused> {
+        self.guest.renewal.require_fresh()
+    }
+
+    pub(super) fn insert(&self, id: u32, stream: Stream) {
+        self.lock().insert(id, stream);
+    }
+
+    pub(super) fn remove(&self, id: u32) {
+        self.lock().remove(&id);
+    }
+
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// How many folders are being watched.
+    pub(super) fn watches(&self) -> usize {
+        let open = self.lock();
+        let watches = open.values().filter(|s| matches!(s, Stream::Watch(_)));
+        watches.count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Stream>> {

@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
+use firelane_guest_proto::files::Entries;
 use firelane_guest_proto::frame::{Channel, Decoder, Frame, Kind, MAX_DATA_BYTES};
 use firelane_guest_proto::link::{self, Flow, LinkDecoder, LinkFrame};
 use firelane_guest_proto::message::{
@@ -145,6 +146,12 @@ impl Guest {
             },
             (Kind::Exec, "session-commands") => {
                 self.frame(connection, &Frame::new(1, Kind::Signal, vec![9]))
+            }
+            (Kind::Exec, "session-entries") => {
+                let entries = Vec::new();
+                let more = true;
+                let page = to_frame(1, Kind::Entries, &Entries { entries, more });
+                self.message(connection, &page)
             }
             (Kind::Exec, "session-malformed") => {
                 self.frame(connection, &Frame::new(1, Kind::Exited, MAGIC.to_vec()))

@@ -3,6 +3,7 @@
 //! One task reads frames and hands them to their stream; everybody one task writes. What
 //! the guest sends is checked against the stream's window before it is kept.
 
+mod archive;
 mod exec;
 mod files;
 mod reader;
@@ -25,7 +26,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+pub use archive::{ArchiveLimits, EntryProblem, PackError, Packed, UnpackError, Unpacked};
 pub use exec::{Event, Exec, Stdin};
+pub use files::Watch;
 
 /// Frames that may wait to be written.
 const QUEUED_FRAMES: usize = 4;
@@ -376,9 +379,9 @@ impl Drop for Slot {
 }
 
 impl Slot {
-    /// Counts frames other than data, which no window bounds.
+    /// Counts frames that no window bounds.
     fn control_allowed(&mut self, frame: &Frame) -> bool {
-        if frame.kind == Kind::Data {
+        if frame.is_windowed() {
             // One without bytes would cost memory and no window.
             return !frame.payload.is_empty();
         }

@@ -84,6 +84,14 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
         | Kind::Signal
         | Kind::Warm
         | Kind::Renew
+        | Kind::ListDir
+        | Kind::Stat
+        | Kind::GetRange
+        | Kind::MakeDir
+        | Kind::MakeLink
+        | Kind::Move
+        | Kind::Remove
+        | Kind::Watch
         | Kind::Resize => {
             return Err(violation(&format!(
                 "a {:?} frame from the guest",
@@ -103,7 +111,7 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
             slot.credit.give(bytes);
             return Ok(());
         }
-        Kind::Data => {
+        Kind::Data | Kind::Events => {
             if !matches!(
                 frame.channel,
                 Channel::Stdout | Channel::Stderr | Channel::File

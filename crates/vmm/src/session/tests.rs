@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod archive;
+mod files;
+
 /// The guest's end.
 struct Guest {
     stream: UnixStream,
