@@ -12,7 +12,6 @@
 //! | 128 + n | signal n ended the program |
 //! | 141 | nobody reads our output any more |
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use firelane_agent::clone::CloneError;
