@@ -144,6 +144,12 @@ pub struct RunArgs {
     /// Print when each phase was reached, on stderr
     #[arg(long)]
     pub timings: bool,
+    /// Use a microVM of our own, even if 'firelane serve' runs on this machine
+    #[arg(long)]
+    pub local: bool,
+    /// The service
+    #[command(flatten)]
+    pub socket: SocketArgs,
     /// The microVM
     #[command(flatten)]
     pub machine: MachineArgs,

@@ -15,6 +15,7 @@ use firelane_vmm::qemu::{self, Accelerator, Qemu};
 use firelane_vmm::rundir;
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::{Phase, Timeline};
+use firelane_wire::run::Origin;
 use tokio::time::Instant;
 
 use crate::args::{DriverChoice, MachineArgs};
@@ -193,6 +194,14 @@ impl Host {
         self.warm_machine.as_ref().map_or(0, |warm| {
             program_memory_bytes(warm, Some(self.machine.memory_mib))
         })
+    }
+
+    /// Where microVMs come from.
+    pub(crate) fn origin(&self) -> Origin {
+        match &self.warm_machine {
+            Some(_) => Origin::Snapshot,
+            None => Origin::Boot,
+        }
     }
 
     /// The templates.

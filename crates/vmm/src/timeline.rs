@@ -1,5 +1,6 @@
 //! When a run reached each of its phases.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -75,6 +76,16 @@ impl Timeline {
     #[must_use]
     pub fn marks(&self) -> &[(Phase, Duration)] {
         &self.marks
+    }
+
+    /// Each phase by its name, with the milliseconds since the run began.
+    #[must_use]
+    pub fn in_ms(&self) -> BTreeMap<String, f64> {
+        let ms = |at: Duration| (at.as_secs_f64() * 1e6).round() / 1e3;
+        let marks = self.marks.iter();
+        marks
+            .map(|(phase, at)| (phase.name().to_owned(), ms(*at)))
+            .collect()
     }
 
     /// When the phase was reached, if it was.

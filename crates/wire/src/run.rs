@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use firelane_guest_proto::Lang;
+use firelane_guest_proto::{Lang, message as guest};
 use firelane_model::id::RunId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -240,6 +240,26 @@ pub struct Ending {
     pub interpreter: String,
     /// What it took.
     pub usage: Resources,
+}
+
+impl From<&guest::Outcome> for Ending {
+    fn from(outcome: &guest::Outcome) -> Ending {
+        let ms = |us: u64| us as f64 / 1e3;
+        Ending {
+            exit_code: outcome.exit_code(),
+            signal: outcome.signal(),
+            timed_out: outcome.timed_out,
+            out_of_memory: outcome.out_of_memory,
+            stdout_truncated: outcome.stdout_truncated,
+            stderr_truncated: outcome.stderr_truncated,
+            interpreter: outcome.interpreter.clone(),
+            usage: Resources {
+                wall_ms: ms(outcome.wall_us),
+                cpu_ms: ms(outcome.cpu_us),
+                peak_memory_bytes: outcome.peak_memory_bytes,
+            },
+        }
+    }
 }
 
 /// What a program took.

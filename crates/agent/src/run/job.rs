@@ -1,6 +1,5 @@
 //! One run, from claim to teardown.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +10,7 @@ use firelane_vmm::session::Session;
 use firelane_vmm::timeline::{Phase, Timeline};
 use firelane_wire::event::{End, Event, Input};
 use firelane_wire::problem::Problem;
-use firelane_wire::run::{Ending, Origin, Ran, Resources, RunRequest};
+use firelane_wire::run::{Ending, Origin, Ran, RunRequest};
 use tokio::sync::mpsc;
 
 use super::problem::{from_content, from_follow, from_prepare, from_session};
@@ -54,7 +53,7 @@ pub(super) async fn run(
             agent.teardown(vm);
             match outcome {
                 Ok(Some(outcome)) => End::Done {
-                    ending: ending(&outcome),
+                    ending: Ending::from(&outcome),
                     ran: ran(agent, origin, &timeline),
                 },
                 Ok(None) => stopped(agent),
@@ -177,34 +176,14 @@ impl Job<'_> {
     }
 }
 
-fn ending(outcome: &Outcome) -> Ending {
-    let ms = |us: u64| us as f64 / 1e3;
-    Ending {
-        exit_code: outcome.exit_code(),
-        signal: outcome.signal(),
-        timed_out: outcome.timed_out,
-        out_of_memory: outcome.out_of_memory,
-        stdout_truncated: outcome.stdout_truncated,
-        stderr_truncated: outcome.stderr_truncated,
-        interpreter: outcome.interpreter.clone(),
-        usage: Resources {
-            wall_ms: ms(outcome.wall_us),
-            cpu_ms: ms(outcome.cpu_us),
-            peak_memory_bytes: outcome.peak_memory_bytes,
-        },
-    }
-}
-
 fn ran(agent: &Agent, origin: Origin, timeline: &Timeline) -> Ran {
     let driver = agent.workshop.driver();
-    let phase = |(phase, at): &(Phase, Duration)| (phase.name().into(), at.as_secs_f64() * 1e3);
-    let phases_ms: BTreeMap<String, f64> = timeline.marks().iter().map(phase).collect();
     Ran {
         host: agent.config.host.clone(),
         driver: driver.kind().name().into(),
         acceleration: driver.acceleration().to_string(),
         origin,
-        phases_ms,
+        phases_ms: timeline.in_ms(),
     }
 }
 

@@ -5,16 +5,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use firelane_agent::workshop::new_id;
-use firelane_guest_proto::message::{ExecSpec, Limits, MAX_FILE_BYTES, Outcome, Program, PutSpec};
+use firelane_guest_proto::message::{self, ExecSpec, Limits, MAX_FILE_BYTES, PutSpec};
 use firelane_vmm::driver::Driver;
 use firelane_vmm::timeline::Timeline;
+use firelane_wire::run::{Ending, Ran};
 
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::run::{
-    FileIn, FileOut, Finished, Input, Output, Request, StdinSource, execute, interruptible,
-    print_timings, to_json,
+    Done, FileIn, FileOut, Finished, Input, Output, Program, Request, StdinSource, execute,
+    interruptible, print_timings, remote, to_json,
 };
 use crate::say::say;
 
@@ -36,16 +37,54 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
         .iter()
         .map(check_file_out)
         .collect::<Result<_, _>>()?;
+    let program = Program {
+        input,
+        stdin,
+        files_in,
+        files_out,
+    };
+    let mut output = if args.json {
+        Output::collect()
+    } else {
+        Output::Stream
+    };
+    let done = match interruptible(remote::service(&args, &program)).await? {
+        Some(service) => remote::run(&args, program, &service, &mut output).await?,
+        None => local(&args, program, &mut output).await?,
+    };
+    if args.json {
+        let Done {
+            id, ending, ran, ..
+        } = &done;
+        let report = to_json(id, lang, ending, output.collected(), ran);
+        say(format_args!("{}", report.map_err(Failure::platform)?))?;
+    } else {
+        remark(&done.ending, &args);
+    }
+    let mut missing = done.missing.into_iter();
+    match missing.next_back() {
+        Some(last) => {
+            for failure in missing {
+                failure.report();
+            }
+            Err(last)
+        }
+        None => Ok(u8::try_from(done.ending.exit_code & 0xff).unwrap_or(u8::MAX)),
+    }
+}
+
+/// Runs in a microVM of our own.
+async fn local(args: &RunArgs, program: Program, output: &mut Output) -> Result<Done, Failure> {
     let host = interruptible(Host::prepare(&args.machine)).await?;
     let id = new_id();
     let limit = u64::from(args.max_output_mib) << 20;
     let template_env = host.template.manifest().env.clone();
     let spec = ExecSpec {
         trace_id: id.clone(),
-        program: Program::Code {
-            lang,
-            source: input.source,
-            args: input.args,
+        program: message::Program::Code {
+            lang: program.input.lang,
+            source: program.input.source,
+            args: program.input.args,
         },
         env: template_env.into_iter().chain(args.env.clone()).collect(),
         cwd: Some(WORK.into()),
@@ -60,42 +99,33 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
     let request = Request {
         spec,
         timeout: args.timeout,
-        stdin,
-        files_in,
-        files_out,
-    };
-    let mut output = if args.json {
-        Output::collect()
-    } else {
-        Output::Stream
+        stdin: program.stdin,
+        files_in: program.files_in,
+        files_out: program.files_out,
     };
     let mut timeline = Timeline::start();
-    let executed = execute(&host, &id, request, &mut output, &mut timeline).await;
+    let executed = execute(&host, &id, request, output, &mut timeline).await;
     if args.timings {
-        print_timings(&timeline);
+        print_timings(&timeline.in_ms());
     }
     let Finished { outcome, missing } = executed?;
-    if args.json {
-        let driver = (host.driver.kind(), host.driver.acceleration());
-        let report = to_json(&id, lang, &outcome, output.collected(), &timeline, driver);
-        say(format_args!("{}", report.map_err(Failure::platform)?))?;
-    } else {
-        remark(&outcome, &args);
-    }
-    let mut missing = missing.into_iter();
-    match missing.next_back() {
-        Some(last) => {
-            for failure in missing {
-                failure.report();
-            }
-            Err(last)
-        }
-        None => Ok(u8::try_from(outcome.exit_code() & 0xff).unwrap_or(u8::MAX)),
-    }
+    let ran = Ran {
+        host: "local".into(),
+        driver: host.driver.kind().name().into(),
+        acceleration: host.driver.acceleration().to_string(),
+        origin: host.origin(),
+        phases_ms: timeline.in_ms(),
+    };
+    Ok(Done {
+        id,
+        ending: Ending::from(&outcome),
+        ran,
+        missing,
+    })
 }
 
 /// Says on stderr what the program's own output cannot show.
-fn remark(outcome: &Outcome, args: &RunArgs) {
+fn remark(outcome: &Ending, args: &RunArgs) {
     if outcome.timed_out {
         eprintln!("firelane: killed at the time limit of {:?}", args.timeout);
     } else if outcome.out_of_memory {

@@ -1,12 +1,12 @@
 //! One run: boot, send, follow, fetch, destroy.
 
+mod aside;
 mod input;
 mod output;
+pub(crate) mod remote;
 mod report;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use firelane_agent::follow::{Bounds, follow};
@@ -14,17 +14,36 @@ use firelane_guest_proto::message::{ExecSpec, GetSpec, MAX_FILE_BYTES, Outcome, 
 use firelane_vmm::driver::MicroVm;
 use firelane_vmm::session::{Session, Stdin};
 use firelane_vmm::timeline::{Phase, Timeline};
+use firelane_wire::run::{Ending, Ran};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 use crate::host::{Host, Started, sweep};
 
+use aside::Aside;
 pub(crate) use input::{Input, StdinSource};
 pub(crate) use output::Output;
 pub(crate) use report::{print_timings, to_json};
 
-/// What to run, checked and read.
+/// A program with all that it comes with, checked and read, wherever it runs.
+pub(crate) struct Program {
+    pub(crate) input: Input,
+    pub(crate) stdin: StdinSource,
+    pub(crate) files_in: Vec<FileIn>,
+    pub(crate) files_out: Vec<FileOut>,
+}
+
+/// A program that has ended, wherever it ran.
+pub(crate) struct Done {
+    pub(crate) id: String,
+    pub(crate) ending: Ending,
+    pub(crate) ran: Ran,
+    /// Files that could not be fetched.
+    pub(crate) missing: Vec<Failure>,
+}
+
+/// What to run in a microVM of our own.
 pub(crate) struct Request {
     pub(crate) spec: ExecSpec,
     pub(crate) timeout: Duration,
@@ -181,20 +200,8 @@ async fn copy(mut from: impl tokio::io::AsyncRead + Unpin, to: &Stdin) -> std::i
 /// Fetches a file: written aside, then moved into place. Whatever ends this early, the half of a
 /// file does not stay.
 async fn fetch(session: &Session, file: FileOut) -> Result<(), Failure> {
-    let named = |error: std::io::Error| {
-        let context = format!("cannot write {}", file.host.display());
-        Failure::platform(anyhow::Error::from(error).context(context))
-    };
-    let folder = file
-        .host
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let aside = tempfile::Builder::new()
-        .prefix(".firelane-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
-        .map_err(named)?;
-    let target = tokio::fs::File::from_std(aside.reopen().map_err(named)?);
+    let aside = Aside::of(&file.host)?;
+    let target = tokio::fs::File::from_std(aside.file()?);
     let spec = GetSpec {
         path: file.guest.clone(),
         max_bytes: MAX_FILE_BYTES,
@@ -203,8 +210,5 @@ async fn fetch(session: &Session, file: FileOut) -> Result<(), Failure> {
         let context = format!("cannot fetch {}", file.guest);
         Failure::platform(anyhow::Error::from(error).context(context))
     })?;
-    aside
-        .persist(&file.host)
-        .map_err(|error| named(error.error))?;
-    Ok(())
+    aside.into_place()
 }

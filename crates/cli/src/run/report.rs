@@ -1,13 +1,10 @@
-//! The outcome as JSON, and the timeline as text.
+//! The outcome as JSON, and the phases as text.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use firelane_guest_proto::Lang;
-use firelane_guest_proto::message::Outcome;
-use firelane_vmm::driver::{Acceleration, DriverKind};
-use firelane_vmm::timeline::Timeline;
 use firelane_wire::content::text;
+use firelane_wire::run::{Ending, Ran};
 use serde::Serialize;
 
 /// The object that `--json` prints. Fields are added, never removed or given another meaning.
@@ -28,16 +25,18 @@ struct Report<'a> {
     timed_out: bool,
     out_of_memory: bool,
     truncated: bool,
-    driver: &'static str,
-    acceleration: String,
-    timings: Timings,
+    driver: &'a str,
+    acceleration: &'a str,
+    /// Where the microVM came from: `boot`, `snapshot` or `pool`.
+    origin: &'a str,
+    timings: Timings<'a>,
 }
 
 /// Milliseconds.
 #[derive(Debug, Serialize)]
-struct Timings {
+struct Timings<'a> {
     /// From the start of the run to each phase.
-    phases: BTreeMap<&'static str, f64>,
+    phases: &'a BTreeMap<String, f64>,
     /// What the program itself took, as the guest tells.
     program_ms: f64,
     cpu_ms: f64,
@@ -49,59 +48,44 @@ struct Timings {
 pub(crate) fn to_json(
     trace_id: &str,
     lang: Lang,
-    outcome: &Outcome,
+    ending: &Ending,
     (stdout, stderr): (Vec<u8>, Vec<u8>),
-    timeline: &Timeline,
-    (driver, acceleration): (DriverKind, Acceleration),
+    ran: &Ran,
 ) -> serde_json::Result<String> {
     let (stdout, stdout_base64) = text(stdout);
     let (stderr, stderr_base64) = text(stderr);
     serde_json::to_string(&Report {
         trace_id,
         lang,
-        interpreter: &outcome.interpreter,
+        interpreter: &ending.interpreter,
         stdout,
         stdout_base64,
         stderr,
         stderr_base64,
-        exit_code: outcome.exit_code(),
-        signal: outcome.signal(),
-        timed_out: outcome.timed_out,
-        out_of_memory: outcome.out_of_memory,
-        truncated: outcome.stdout_truncated || outcome.stderr_truncated,
-        driver: driver.name(),
-        acceleration: acceleration.to_string(),
+        exit_code: ending.exit_code,
+        signal: ending.signal,
+        timed_out: ending.timed_out,
+        out_of_memory: ending.out_of_memory,
+        truncated: ending.stdout_truncated || ending.stderr_truncated,
+        driver: &ran.driver,
+        acceleration: &ran.acceleration,
+        origin: ran.origin.name(),
         timings: Timings {
-            phases: timeline
-                .marks()
-                .iter()
-                .map(|(phase, at)| (phase.name(), ms(*at)))
-                .collect(),
-            program_ms: us(outcome.wall_us),
-            cpu_ms: us(outcome.cpu_us),
-            peak_memory_bytes: outcome.peak_memory_bytes,
+            phases: &ran.phases_ms,
+            program_ms: ending.usage.wall_ms,
+            cpu_ms: ending.usage.cpu_ms,
+            peak_memory_bytes: ending.usage.peak_memory_bytes,
         },
     })
 }
 
 /// Prints when each phase was reached, and how long it took, on stderr.
-pub(crate) fn print_timings(timeline: &Timeline) {
-    let mut before = Duration::ZERO;
-    for (phase, at) in timeline.marks() {
-        eprintln!(
-            "{:>12}  {:>9.1} ms  (+{:.1} ms)",
-            phase.name(),
-            ms(*at),
-            ms(*at - before)
-        );
-        before = *at;
+pub(crate) fn print_timings(phases_ms: &BTreeMap<String, f64>) {
+    let mut phases: Vec<(&String, f64)> = phases_ms.iter().map(|(name, ms)| (name, *ms)).collect();
+    phases.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut before = 0.0;
+    for (name, at) in phases {
+        eprintln!("{name:>12}  {at:>9.1} ms  (+{:.1} ms)", at - before);
+        before = at;
     }
-}
-
-fn ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn us(us: u64) -> f64 {
-    us as f64 / 1e3
 }

@@ -18,6 +18,7 @@ use firelane_wire::problem::{Code, Problem};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::Gateway;
 use crate::auth::Who;
@@ -84,6 +85,7 @@ pub(crate) async fn ws(
             gateway,
             tenant,
             id,
+            started: Notify::new(),
         };
         // The run's end ends the socket; a client that leaves ends it too, and the run goes on.
         tokio::select! {
@@ -97,6 +99,8 @@ struct Run {
     gateway: Arc<Gateway>,
     tenant: String,
     id: RunId,
+    /// A microVM has it: before, nobody takes input.
+    started: Notify,
 }
 
 impl Run {
@@ -128,6 +132,8 @@ impl Run {
             for (number, event) in page.events {
                 after = number;
                 let name = event.name();
+                // Kept for whoever asks later.
+                self.started.notify_one();
                 let told = message(name, Some(number), event.shown());
                 if client.send(told).await.is_err() {
                     return;
@@ -148,7 +154,11 @@ impl Run {
         let _ = client.close().await;
     }
 
+    /// Passes on input until the client leaves. What the program does not take is dropped: what the
+    /// client is told does not end with it.
     async fn hear(&self, mut client: SplitStream<WebSocket>) {
+        self.started.notified().await;
+        let mut taken = true;
         while let Some(Ok(message)) = client.next().await {
             let input = match message {
                 Message::Text(text) => input(&text),
@@ -156,6 +166,9 @@ impl Run {
                 Message::Close(_) => return,
                 Message::Ping(_) | Message::Pong(_) => continue,
             };
+            if !taken {
+                continue;
+            }
             let sent = match input {
                 Ok(input) => {
                     let call = SendRun {
@@ -169,7 +182,7 @@ impl Run {
             };
             if let Err(problem) = sent {
                 tracing::debug!(run = %self.id, %problem, "input over a WebSocket was refused");
-                return;
+                taken = false;
             }
         }
     }
