@@ -216,6 +216,9 @@ pub struct ServeArgs {
     /// The owner's socket
     #[command(flatten)]
     pub socket: SocketArgs,
+    /// Its own files
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Certificate for TLS, as PEM [default: one of our own]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
@@ -252,6 +255,29 @@ pub struct ServeArgs {
     /// The microVM
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+/// Where the service keeps its own files.
+#[derive(Clone, Debug, Args)]
+pub struct StateArgs {
+    /// Folder of the service's database and certificate [default: serve in $FIRELANE_HOME]
+    #[arg(long, value_name = "FOLDER", env = "FIRELANE_STATE")]
+    pub state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let default = || firelane_image::Store::default_root().join("serve");
+        self.state.clone().unwrap_or_else(default)
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.folder().join("firelane.db")
+    }
 }
 
 /// Where the owner of the service reaches it.
@@ -327,10 +353,14 @@ pub enum KeyCommand {
 }
 
 /// Commands of `firelane audit`.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum AuditCommand {
     /// Check that nothing was changed or removed; the service must not run
-    Verify,
+    Verify {
+        /// The service's files
+        #[command(flatten)]
+        state: StateArgs,
+    },
 }
 
 /// Arguments of `firelane doctor`.

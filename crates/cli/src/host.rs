@@ -204,11 +204,6 @@ impl Host {
         }
     }
 
-    /// The templates.
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// What makes clones for services.
     pub(crate) fn workshop(&self) -> Workshop {
         let driver = Arc::new(self.driver.clone());

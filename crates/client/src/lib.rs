@@ -11,3 +11,5 @@ mod target;
 
 pub use client::{Client, ClientError, Raw};
 pub use target::Target;
+
+pub use hyper::Method;

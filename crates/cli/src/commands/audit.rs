@@ -2,18 +2,16 @@
 
 use firelane_store::db::{Db, OpenError};
 
-use super::serve::database;
 use crate::args::AuditCommand;
 use crate::failure::Failure;
-use crate::host::open_store;
 use crate::say::say;
 
 /// Exit code when the record was changed.
 const BROKEN: u8 = 1;
 
 pub(super) async fn audit(command: AuditCommand) -> Result<u8, Failure> {
-    let AuditCommand::Verify = command;
-    let path = database(&open_store()?);
+    let AuditCommand::Verify { state } = command;
+    let path = state.database();
     if !path.exists() {
         let error = anyhow::anyhow!("there is no database {}", path.display());
         return Err(Failure::platform(error).with_remedy("'firelane serve' makes one"));

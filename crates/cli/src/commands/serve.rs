@@ -1,7 +1,7 @@
 //! `firelane serve`: gateway, coordinator and agent of one machine, in one process.
 //!
 //! ```text
-//!   config ─▶ lock, database ─▶ templates ─▶ agent, coordinator, gateway ─▶ listen ─▶ … ─▶ drain
+//!   template ─▶ database, sockets ─▶ coordinator, agent ─▶ warm ─▶ gateway ─▶ … ─▶ drain
 //! ```
 //!
 //! | exit code | meaning |
@@ -23,13 +23,12 @@ use firelane_agent::service::Config as AgentConfig;
 use firelane_coordinator::{Config as CoordinatorConfig, Coordinator};
 use firelane_gateway::listen::{self, Listener};
 use firelane_gateway::{Config as GatewayConfig, Gateway, tls};
-use firelane_image::Store;
 use firelane_model::pool::PoolConfig;
 use firelane_store::bus::{Bus, LocalBus};
 use firelane_store::db::Db;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -39,25 +38,29 @@ use crate::host::Host;
 
 /// Name of the only host.
 const HOST: &str = "local";
-/// Folder of the service in the store.
-const STATE: &str = "serve";
 /// Exit code when runs were stopped.
 const FORCED: u8 = 4;
 /// How long open connections get after the last run.
 const CONNECTIONS: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
+    if args.no_keys && !args.listen.ip().is_loopback() {
+        let message = "--no-keys would let in everybody who can connect";
+        return Err(Failure::usage(message));
+    }
     let mut signals = Signals::listen()?;
     let host = tokio::select! {
         host = Host::prepare(&args.machine) => host?,
         number = signals.next() => return Err(Failure::interrupted(number)),
     };
-    let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-    let draining = CancellationToken::new();
+    // Everything that another service may have is taken before the first microVM is started.
+    let state = state_folder(&args)?;
+    let db = Db::open(&args.state.database())?;
+    let socket = Socket::bind(&args.socket.path())?;
+    let (network, address) = bind(&args, &state).await?;
 
-    let state = state_folder(host.store())?;
+    let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
     let agent = Agent::new(agent_config(&args), Arc::new(host.workshop()));
-    let db = Db::open(&database(host.store()))?;
     let coordinator = Coordinator::new(coordinator_config(&args), Arc::clone(&bus), db).await;
     let coordinator = coordinator.map_err(Failure::platform)?;
     let _coordinating = coordinator.serve().await.map_err(Failure::platform)?;
@@ -65,22 +68,25 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         .serve(Arc::clone(&bus))
         .await
         .map_err(Failure::platform)?;
-    agent.warm_up().await.map_err(Failure::platform)?;
-
-    if args.no_keys && !args.listen.ip().is_loopback() {
-        let message = "--no-keys would let in everybody who can connect";
-        return Err(Failure::usage(message));
+    let warmed = tokio::select! {
+        warmed = agent.warm_up() => warmed.map_err(Failure::platform),
+        number = signals.next() => Err(Failure::interrupted(number)),
+    };
+    if let Err(failure) = warmed {
+        agent.shut_down(Instant::now()).await;
+        return Err(failure);
     }
+
+    let draining = CancellationToken::new();
     let gateway_config = GatewayConfig {
         keys: !args.no_keys,
         owner: rustix::process::geteuid().as_raw(),
     };
     let gateway = Gateway::new(gateway_config, bus, draining.clone());
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
-    let mut socket = Socket::bind(&args.socket.path())?;
-    let network = bind(&args, &state).await?;
-    let local = socket.listener.take().map(Listener::Local);
-    for listener in [Some(network), local].into_iter().flatten() {
+    tell(&args, address, &socket.path);
+    let Socket { listener, path } = socket;
+    for listener in [network, Listener::Local(listener)] {
         let served = listen::serve(
             listener,
             gateway.router(),
@@ -89,7 +95,6 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         );
         connections.spawn(served);
     }
-    tell(&args, &socket.path);
 
     let number = signals.next().await;
     tracing::info!(signal = number, "going down: no new work is taken");
@@ -102,11 +107,9 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     agent.shut_down(Instant::now()).await;
     coordinator.settle().await;
     stop.cancel();
+    drop(path);
     connections.close();
-    if tokio::time::timeout(CONNECTIONS, connections.wait())
-        .await
-        .is_err()
-    {
+    if timeout(CONNECTIONS, connections.wait()).await.is_err() {
         tracing::info!("connections are left open by their clients");
     }
     Ok(if forced { FORCED } else { 0 })
@@ -143,23 +146,24 @@ fn coordinator_config(args: &ServeArgs) -> CoordinatorConfig {
 }
 
 /// The network's listener: in clear on loopback addresses, else with TLS.
-async fn bind(args: &ServeArgs, state: &Path) -> Result<Listener, Failure> {
+async fn bind(args: &ServeArgs, state: &Path) -> Result<(Listener, SocketAddr), Failure> {
     let address = args.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::platform(anyhow::Error::from(error).context(format!("cannot listen on {address}")))
             .with_remedy("give another address: --listen 127.0.0.1:0 takes any free port")
     })?;
+    let bound = listener.local_addr().map_err(Failure::platform)?;
     let files = match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => tls::Files {
             certificate: certificate.clone(),
             key: key.clone(),
         },
-        _ if address.ip().is_loopback() => return Ok(Listener::Plain(listener)),
+        _ if address.ip().is_loopback() => return Ok((Listener::Plain(listener), bound)),
         _ => tls::own(state, &names(address)).map_err(Failure::platform)?,
     };
     let acceptor = tls::acceptor(&files).map_err(Failure::platform)?;
     eprintln!("firelane: TLS with {}", files.certificate.display());
-    Ok(Listener::Tls(listener, acceptor))
+    Ok((Listener::Tls(listener, acceptor), bound))
 }
 
 /// What a certificate of our own is made for.
@@ -175,42 +179,34 @@ fn names(address: SocketAddr) -> Vec<String> {
     names
 }
 
-/// Where the service keeps its own files.
-fn state_folder(store: &Store) -> Result<PathBuf, Failure> {
-    let folder = store.root().join(STATE);
+/// The service's own folder, for nobody else.
+fn state_folder(args: &ServeArgs) -> Result<PathBuf, Failure> {
+    let folder = args.state.folder();
     fs::create_dir_all(&folder)
         .and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)))
         .map_err(|error| in_context(error, &format!("cannot use {}", folder.display())))?;
     Ok(folder)
 }
 
-/// The service's database.
-pub(super) fn database(store: &Store) -> PathBuf {
-    store.root().join(STATE).join("firelane.db")
-}
-
 fn in_context(error: io::Error, context: &str) -> Failure {
     Failure::platform(anyhow::Error::from(error).context(context.to_owned()))
 }
 
-fn tell(args: &ServeArgs, socket: &Path) {
-    let scheme = match args.listen.ip().is_loopback() && args.tls_cert.is_none() {
-        true => "http",
-        false => "https",
-    };
-    eprintln!(
-        "firelane: serving on {scheme}://{} and {}",
-        args.listen,
-        socket.display()
-    );
+fn tell(args: &ServeArgs, address: SocketAddr, socket: &SocketPath) {
+    let clear = address.ip().is_loopback() && args.tls_cert.is_none();
+    let scheme = if clear { "http" } else { "https" };
+    let socket = socket.0.display();
+    eprintln!("firelane: serving on {scheme}://{address} and {socket}");
 }
 
-/// The Unix socket; its file is removed when this is dropped.
+/// The Unix socket.
 struct Socket {
-    /// Until it is served.
-    listener: Option<UnixListener>,
-    path: PathBuf,
+    listener: UnixListener,
+    path: SocketPath,
 }
+
+/// The file of a socket; removed when this is dropped.
+struct SocketPath(PathBuf);
 
 impl Socket {
     fn bind(path: &Path) -> Result<Socket, Failure> {
@@ -229,18 +225,16 @@ impl Socket {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(cannot)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
-        Ok(Socket {
-            listener: Some(listener),
-            path: path.into(),
-        })
+        let path = SocketPath(path.into());
+        fs::set_permissions(&path.0, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+        Ok(Socket { listener, path })
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketPath {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        if let Err(error) = fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove the socket");
         }
     }
 }
