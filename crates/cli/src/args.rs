@@ -388,6 +388,15 @@ pub enum BenchCommand {
         #[command(flatten)]
         args: BenchArgs,
     },
+    /// Boot, restore and claim in turns, and how many times faster one is than the other
+    Compare {
+        /// Language of the program
+        #[arg(long, default_value = "python", value_parser = parse_lang)]
+        lang: Lang,
+        /// How often, and where to
+        #[command(flatten)]
+        args: BenchArgs,
+    },
     /// Claim a microVM that has run a program of its language before, and run one in it
     Claim {
         /// Language of the program

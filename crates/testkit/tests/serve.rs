@@ -288,7 +288,8 @@ fn many_runs_one_after_the_other_and_at_once_leave_nothing() {
     let service = Service::start(&lab, &["--pool-min", "1"]);
     for number in 0..one_by_one {
         let ended = run(&lab, &[], "python", &format!("print({number})"), b"");
-        assert_eq!((ended.code, ended.stdout), (0, format!("{number}\n")));
+        assert_eq!((ended.code, &*ended.stderr), (0, ""), "run {number}");
+        assert_eq!(ended.stdout, format!("{number}\n"));
     }
     let runs: Vec<Run> = (0..at_once)
         .map(|number| service.submit("python", &format!("print({number})")))

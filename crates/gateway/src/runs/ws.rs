@@ -19,6 +19,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::Gateway;
 use crate::auth::Who;
@@ -31,6 +32,9 @@ const MAX_MESSAGE_BYTES: usize = 256 << 10;
 const WAIT_MS: u64 = 15_000;
 /// Bytes of a log that are read at once.
 const PAGE_BYTES: u64 = 64 << 10;
+
+/// How long a client may take to close its side after the end.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// What a client sends.
 #[derive(Debug, Deserialize)]
@@ -80,7 +84,7 @@ pub(crate) async fn ws(
     let upgrade = upgrade.map_err(|error| Problem::new(Code::Invalid, error.body_text()))?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let (to_client, from_client) = socket.split();
+        let (to_client, mut from_client) = socket.split();
         let run = Run {
             gateway,
             tenant,
@@ -90,7 +94,13 @@ pub(crate) async fn ws(
         // The run's end ends the socket; a client that leaves ends it too, and the run goes on.
         tokio::select! {
             () = run.tell(to_client) => {}
-            () = run.hear(from_client) => {}
+            () = run.hear(&mut from_client) => return,
+        }
+        // What the client still sends is read: a socket that is closed with something unread can
+        // lose what the client has not read yet.
+        let leaving = async { while let Some(Ok(_)) = from_client.next().await {} };
+        if timeout(CLOSING, leaving).await.is_err() {
+            tracing::debug!(run = %id, "a client keeps its WebSocket open after the end");
         }
     }))
 }
@@ -156,7 +166,7 @@ impl Run {
 
     /// Passes on input until the client leaves. What the program does not take is dropped: what the
     /// client is told does not end with it.
-    async fn hear(&self, mut client: SplitStream<WebSocket>) {
+    async fn hear(&self, client: &mut SplitStream<WebSocket>) {
         self.started.notified().await;
         let mut taken = true;
         while let Some(Ok(message)) = client.next().await {

@@ -1,0 +1,90 @@
+//! `firelane bench compare`: boot, restore and claim to the first result, taken in turns, so that what
+//! else the host does strikes all of them. On a noisy host their ratios say more than the numbers.
+
+use firelane_guest_proto::Lang;
+use firelane_vmm::timeline::{Phase, Timeline};
+use serde::Serialize;
+
+use super::measure::{claim, run};
+use super::report::{Fingerprint, fingerprint, head, keep, percentile};
+use crate::args::{BenchArgs, MachineArgs};
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::say::say;
+
+/// Milliseconds from the start to the first result, of each run.
+#[derive(Debug, Serialize)]
+struct Compared {
+    benchmark: String,
+    host: Fingerprint,
+    boot: Vec<f64>,
+    restore: Vec<f64>,
+    claim: Vec<f64>,
+}
+
+pub(super) async fn compare(lang: Lang, args: &BenchArgs) -> Result<u8, Failure> {
+    let machine = |cold| MachineArgs {
+        cold,
+        ..args.machine.clone()
+    };
+    let (cold, warm) = (
+        Host::prepare(&machine(true)).await?,
+        Host::prepare(&machine(false)).await?,
+    );
+    let mut compared = Compared {
+        benchmark: format!("compare {lang}"),
+        host: fingerprint(&warm, args)?,
+        boot: Vec::new(),
+        restore: Vec::new(),
+        claim: Vec::new(),
+    };
+    for number in 0..=args.runs {
+        let (boot, restore, claim) = (
+            to_result(&run(&cold, lang).await?)?,
+            to_result(&run(&warm, lang).await?)?,
+            to_result(&claim(&warm, lang).await?)?,
+        );
+        // The first fills caches that later ones find full.
+        if number > 0 {
+            compared.boot.push(boot);
+            compared.restore.push(restore);
+            compared.claim.push(claim);
+        }
+    }
+    tell(&compared)?;
+    keep(&compared, args.json.as_deref())?;
+    Ok(0)
+}
+
+fn to_result(timeline: &Timeline) -> Result<f64, Failure> {
+    let at = timeline.at(Phase::Result).map(|at| at.as_secs_f64() * 1e3);
+    at.ok_or_else(|| Failure::platform(anyhow::anyhow!("a run ended without a result")))
+}
+
+fn tell(compared: &Compared) -> Result<(), Failure> {
+    head(&compared.benchmark, &compared.host)?;
+    let runs = compared.boot.len();
+    say(format_args!(
+        "{:>10} {:>10} {:>10} {:>10}   (ms to the first result, {runs} runs in turns)",
+        "", "p50", "p90", "p99"
+    ))?;
+    let mut medians = Vec::new();
+    for (name, values) in [
+        ("boot", &compared.boot),
+        ("restore", &compared.restore),
+        ("claim", &compared.claim),
+    ] {
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let [p50, p90, p99] = [50, 90, 99].map(|percent| percentile(&sorted, percent));
+        say(format_args!(
+            "{name:>10} {p50:>10.1} {p90:>10.1} {p99:>10.1}"
+        ))?;
+        medians.push(p50);
+    }
+    say(format_args!(
+        "restore is 1/{:.1} of boot, claim 1/{:.1} of restore",
+        medians[0] / medians[1],
+        medians[1] / medians[2]
+    ))
+}

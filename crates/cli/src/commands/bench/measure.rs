@@ -1,0 +1,118 @@
+//! What is measured: each gives the timeline of one microVM.
+
+use std::time::Duration;
+
+use firelane_agent::clone::Ready;
+use firelane_agent::warm::Warm;
+use firelane_agent::workshop::new_id;
+use firelane_guest_proto::Lang;
+use firelane_guest_proto::message::{ExecSpec, Limits, Program};
+use firelane_vmm::driver::Driver;
+use firelane_vmm::timeline::{Phase, Timeline};
+
+use crate::failure::Failure;
+use crate::host::{Host, Started, open_session};
+use crate::run::{Finished, Output, Request, StdinSource, execute, run_in};
+
+/// Time limit of the program that is measured.
+const LIMIT: Duration = Duration::from_secs(120);
+/// What it may write.
+const OUTPUT_BYTES: u64 = 1 << 20;
+
+/// A boot, until the guest-runner answers.
+pub(super) async fn boot(host: &Host) -> Result<Timeline, Failure> {
+    let mut timeline = Timeline::start();
+    let vm = host
+        .driver
+        .boot(&host.machine(&new_id()), &mut timeline)
+        .await?;
+    let opened = open_session(&*vm).await;
+    timeline.mark(Phase::Connected);
+    vm.destroy().await.map_err(Failure::platform)?;
+    timeline.mark(Phase::Destroyed);
+    opened.map(|_| timeline)
+}
+
+/// A run in a microVM that is started for it.
+pub(super) async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
+    let id = new_id();
+    let mut timeline = Timeline::start();
+    let mut output = Output::collect();
+    let finished = execute(
+        host,
+        &id,
+        request(host, lang, &id),
+        &mut output,
+        &mut timeline,
+    )
+    .await?;
+    check(&finished, output)?;
+    Ok(timeline)
+}
+
+/// What a service does: the clone is made and warmed before, and the clock starts with the claim.
+pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
+    let id = new_id();
+    let workshop = host.workshop();
+    let name = &host.template.manifest().name;
+    let prepared = workshop.prepare(name).await.map_err(Failure::platform)?;
+    let warm = Warm::make(&workshop, &prepared, lang, &id).await;
+    let warm = warm.map_err(Failure::platform)?;
+    let mut timeline = Timeline::start();
+    let Ready { vm, session } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
+    let mut output = Output::collect();
+    let started = Started { vm, session };
+    let finished = run_in(
+        started,
+        request(host, lang, &id),
+        &mut output,
+        &mut timeline,
+    )
+    .await?;
+    check(&finished, output)?;
+    Ok(timeline)
+}
+
+fn request(host: &Host, lang: Lang, id: &str) -> Request {
+    let source = match lang {
+        Lang::Python => "print(6 * 7)",
+        Lang::Bash => "echo $((6 * 7))",
+        Lang::Node => "console.log(6 * 7)",
+        Lang::Ruby => "puts 6 * 7",
+        Lang::Rust => "fn main() { println!(\"{}\", 6 * 7) }",
+    };
+    Request {
+        spec: ExecSpec {
+            trace_id: id.to_owned(),
+            program: Program::Code {
+                lang,
+                source: source.into(),
+                args: Vec::new(),
+            },
+            env: host.template.manifest().env.clone().into_iter().collect(),
+            cwd: None,
+            limits: Limits {
+                timeout_ms: LIMIT.as_millis() as u64,
+                memory_bytes: host.program_memory_bytes(),
+                output_bytes: OUTPUT_BYTES,
+                ..Limits::default()
+            },
+            pty: None,
+        },
+        timeout: LIMIT,
+        stdin: StdinSource::Empty,
+        files_in: Vec::new(),
+        files_out: Vec::new(),
+    }
+}
+
+fn check(finished: &Finished, output: Output) -> Result<(), Failure> {
+    let (stdout, stderr) = output.collected();
+    if finished.outcome.exit_code() == 0 && stdout == b"42\n" {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    Err(Failure::platform(anyhow::anyhow!(
+        "the measured program failed: {stderr}"
+    )))
+}
