@@ -11,10 +11,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A command that runs.
 pub struct Running {
-    child: Child,
+    child: Owned,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     stderr: JoinHandle<Vec<u8>>,
+}
+
+/// A child that does not outlive its test: dropped while it runs, as when the test fails, it is
+/// killed.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            // It may end by itself at this moment.
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 }
 
 /// How a command ended.
@@ -53,7 +67,7 @@ impl Running {
         });
         let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
         Running {
-            child,
+            child: Owned(child),
             stdin: Some(stdin),
             stdout,
             stderr,
@@ -89,13 +103,13 @@ impl Running {
     /// # Panics
     /// If it is gone.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        kill_process(Pid::from_child(&self.child.0), signal).expect("it runs");
     }
 
     /// How far it has read or written a file that it has open, in bytes.
     #[must_use]
     pub fn position_in(&self, file: &Path) -> Option<u64> {
-        let process = Path::new("/proc").join(self.child.id().to_string());
+        let process = Path::new("/proc").join(self.child.0.id().to_string());
         let mut open = fs::read_dir(process.join("fd")).ok()?.flatten();
         let found =
             open.find(|entry| fs::read_link(entry.path()).is_ok_and(|path| path == file))?;
@@ -117,7 +131,7 @@ impl Running {
             stderr,
         } = self;
         drop((stdin, stdout));
-        let status = child.wait().expect("it is our child");
+        let status = child.0.wait().expect("it is our child");
         ended(status, Vec::new(), stderr)
     }
 
@@ -132,7 +146,7 @@ impl Running {
         self.stdout
             .read_to_end(&mut stdout_bytes)
             .expect("a pipe can be read");
-        let status = self.child.wait().expect("it is our child");
+        let status = self.child.0.wait().expect("it is our child");
         ended(status, stdout_bytes, self.stderr)
     }
 }
