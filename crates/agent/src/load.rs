@@ -27,6 +27,12 @@ impl Load {
         Busy(Arc::clone(self))
     }
 
+    /// Waits until nothing is under way.
+    pub(crate) async fn idle(&self) {
+        let mut going = self.going.subscribe();
+        let _ = going.wait_for(|going| *going == 0).await;
+    }
+
     /// Waits until a processor has nothing to do.
     pub(crate) async fn quiet(&self) {
         let mut going = self.going.subscribe();

@@ -9,7 +9,7 @@ use firelane_store::bus::{Bus, BusError, Calls, Server};
 use firelane_vmm::driver::MicroVm;
 use firelane_wire::bus::{FeedRun, FollowRun, ReportHost, StartRun, StopRun};
 use firelane_wire::host::Host;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -151,8 +151,8 @@ impl Agent {
 
     /// Lets runs end until the deadline, then stops them; returns when nothing is left.
     pub async fn shut_down(&self, deadline: Instant) {
-        while self.runs.going() > 0 && Instant::now() < deadline {
-            sleep(Duration::from_millis(50)).await;
+        if timeout_at(deadline, self.load.idle()).await.is_err() {
+            tracing::info!("runs are stopped");
         }
         self.stop.cancel();
         self.runs.stop_all();

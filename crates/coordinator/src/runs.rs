@@ -105,6 +105,19 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Ends what waits and would be forgotten with this process.
+    pub(crate) fn turn_away(self: &Arc<Self>) {
+        let forgotten: Vec<Arc<Entry>> = {
+            let mut state = self.state();
+            let mut forgotten: Vec<Arc<Entry>> = state.runs.values().map(Arc::clone).collect();
+            forgotten.retain(|entry| !entry.durable && state.queue.cancel(entry.id).is_some());
+            forgotten
+        };
+        for entry in forgotten {
+            self.finish(&entry, &End::Failed(going_down()));
+        }
+    }
+
     /// Frees what a run that is not queued had of its key's limits.
     fn give_back(&self, entry: &Entry) {
         let pass = entry.now().pass.take();

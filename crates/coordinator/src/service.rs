@@ -18,7 +18,7 @@ use firelane_wire::bus::{
 use firelane_wire::problem::Problem;
 use firelane_wire::queue::Queue;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -143,14 +143,15 @@ impl Coordinator {
     }
 
     /// Takes no new work, and waits until no run is under way. What is on disk waits for the next
-    /// start. `true`: the deadline came first.
-    pub async fn drain(&self, deadline: Instant) -> bool {
+    /// start; what is not, and has no host yet, is turned away. `true`: the deadline came first.
+    pub async fn drain(self: &Arc<Self>, deadline: Instant) -> bool {
         self.stop.cancel();
+        self.turn_away();
         while self.state().hosts.given() > 0 {
-            if Instant::now() >= deadline {
+            // Nobody else listens any more: the queue is not looked at.
+            if timeout_at(deadline, self.work.notified()).await.is_err() {
                 return true;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         false
     }
