@@ -6,8 +6,8 @@ use std::fmt::Debug;
 
 use firelane_guest_proto::frame::{Frame, Kind};
 use firelane_guest_proto::message::{
-    ExecSpec, FileInfo, GetSpec, Goodbye, Hello, Outcome, PtySize, PutSpec, Refused, Welcome,
-    from_frame, to_frame,
+    AttachSpec, Attached, ExecSpec, FileInfo, Forget, FreezeSpec, GetSpec, Goodbye, Hello, LaunchSpec,
+    Listing, Outcome, PtySize, PutSpec, Refused, ThawSpec, Welcome, from_frame, to_frame,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -33,4 +33,11 @@ fuzz_target!(|payload: &[u8]| {
     check::<GetSpec>(payload);
     check::<FileInfo>(payload);
     check::<PtySize>(payload);
+    check::<FreezeSpec>(payload);
+    check::<ThawSpec>(payload);
+    check::<LaunchSpec>(payload);
+    check::<AttachSpec>(payload);
+    check::<Attached>(payload);
+    check::<Forget>(payload);
+    check::<Listing>(payload);
 });

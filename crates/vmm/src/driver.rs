@@ -328,7 +328,8 @@ pub trait MicroVm: Send + Sync {
     /// The host's cgroups around the VMM.
     fn cgroups(&self) -> &firelane_sys::cgroup::Cgroups;
 
-    /// Stops its processors; a paused microVM stays so.
+    /// Stops its processors, once its guest has read what was sent to it, or has had a few seconds to;
+    /// a paused microVM stays so.
     ///
     /// # Errors
     /// [`ControlError::Refused`].
@@ -352,7 +353,11 @@ pub trait MicroVm: Send + Sync {
     /// saved again. Only the owner may read the files: they hold what the guest holds. They are
     /// complete, but see [`SnapshotFiles::flush`].
     ///
-    /// Connections to the guest may be open, and stay so. In a clone they are gone.
+    /// Connections to the guest may be open, and stay so. In a clone they are gone. What runs in the
+    /// guest goes on in each clone as soon as that starts, unless the guest is frozen: see `Freeze` in
+    /// `docs/protocol.md`.
+    ///
+    /// Dropped before its end, it leaves the microVM paused and half a snapshot behind.
     ///
     /// # Errors
     /// [`SaveError`].

@@ -3,6 +3,7 @@
 //! One task reads frames and hands them to their stream; everybody one task writes. What
 //! the guest sends is checked against the stream's window before it is kept.
 
+mod detached;
 mod exec;
 mod files;
 mod reader;
@@ -59,6 +60,9 @@ pub enum SessionError {
     /// The guest did not carry out a request.
     #[error("the guest refused: {}", .0.message)]
     Refused(Refused),
+    /// The guest speaks a version of the protocol that does not have this request.
+    #[error("the guest speaks version {0} of the protocol, which cannot do this")]
+    TooOld(u16),
     /// The request is over a cap of the protocol.
     #[error("the request is too large for the protocol")]
     TooLarge,
@@ -121,6 +125,7 @@ impl Session {
             frames,
             streams: Mutex::default(),
             last: AtomicU32::new(0),
+            version: welcome.version,
             pongs,
         });
         // When the reader ends, so does the writer, and with it everybody who waits to write.
@@ -210,6 +215,8 @@ struct Shared {
     frames: mpsc::Sender<Vec<u8>>,
     streams: Mutex<Table>,
     last: AtomicU32,
+    /// The session's version.
+    version: u16,
     /// Answers that wait to be sent.
     pongs: mpsc::Sender<Vec<u8>>,
 }
@@ -274,6 +281,9 @@ impl Shared {
 
     /// Opens a stream with its first frame, whose stream number is filled in.
     async fn open(self: &Arc<Self>, mut first: Frame) -> Result<Stream, SessionError> {
+        if first.kind.since() > self.version {
+            return Err(SessionError::TooOld(self.version));
+        }
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, events) = mpsc::unbounded_channel();
         let credit = Arc::new(Credit {

@@ -78,6 +78,12 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
         | Kind::Signal
         | Kind::Warm
         | Kind::Renew
+        | Kind::Freeze
+        | Kind::Thaw
+        | Kind::Launch
+        | Kind::Attach
+        | Kind::List
+        | Kind::Forget
         | Kind::Resize => {
             return Err(violation(&format!(
                 "a {:?} frame from the guest",
@@ -112,7 +118,10 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
         }
         _ => {}
     }
-    let last = matches!(frame.kind, Kind::Exited | Kind::Refused | Kind::Done);
+    let last = matches!(
+        frame.kind,
+        Kind::Exited | Kind::Refused | Kind::Done | Kind::Listing
+    );
     let id = frame.stream;
     if !slot.control_allowed(&frame) {
         return Err(violation("frames that nothing bounds"));
