@@ -10,8 +10,8 @@ use firelane_guest_proto::files::{
 };
 use firelane_guest_proto::frame::{Frame, Kind};
 use firelane_guest_proto::message::{
-    ExecSpec, FileInfo, GetSpec, Goodbye, Hello, Outcome, PtySize, PutSpec, Refused, Welcome,
-    from_frame, to_frame,
+    AttachSpec, Attached, ExecSpec, FileInfo, Forget, FreezeSpec, GetSpec, Goodbye, Hello, LaunchSpec,
+    Listing, Outcome, PtySize, PutSpec, Refused, ThawSpec, Welcome, from_frame, to_frame,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -48,4 +48,11 @@ fuzz_target!(|payload: &[u8]| {
     check::<RemoveSpec>(payload);
     check::<WatchSpec>(payload);
     check::<Events>(payload);
+    check::<FreezeSpec>(payload);
+    check::<ThawSpec>(payload);
+    check::<LaunchSpec>(payload);
+    check::<AttachSpec>(payload);
+    check::<Attached>(payload);
+    check::<Forget>(payload);
+    check::<Listing>(payload);
 });

@@ -67,6 +67,22 @@ pub enum Kind {
     Warm = 0x30,
     /// Host: you are a clone; take what makes you different from the others.
     Renew = 0x31,
+    /// Host: stop all programs where they are; from here on only a renewal or a thaw is accepted.
+    Freeze = 0x32,
+    /// Host: opens a stream that follows a detached exec.
+    Attach = 0x33,
+    /// Host: which detached execs are there?
+    List = 0x34,
+    /// Host: start a detached exec.
+    Launch = 0x35,
+    /// Host: you were frozen and are no clone; let the programs go on.
+    Thaw = 0x36,
+    /// Guest: where a detached exec's channels stand.
+    Attached = 0x37,
+    /// Guest: the detached execs; ends the stream.
+    Listing = 0x38,
+    /// Host: the outcome of a detached exec was taken.
+    Forget = 0x39,
     /// Host: a page of a folder's entries, please.
     ListDir = 0x40,
     /// Guest: the page.
@@ -92,7 +108,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 31] = [
+    const ALL: [Kind; 39] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Ping,
@@ -113,6 +129,14 @@ impl Kind {
         Kind::Done,
         Kind::Warm,
         Kind::Renew,
+        Kind::Freeze,
+        Kind::Attach,
+        Kind::List,
+        Kind::Launch,
+        Kind::Thaw,
+        Kind::Attached,
+        Kind::Listing,
+        Kind::Forget,
         Kind::ListDir,
         Kind::Entries,
         Kind::Stat,
@@ -130,13 +154,29 @@ impl Kind {
     #[must_use]
     pub const fn max_payload(self) -> usize {
         match self {
-            Kind::Exec => MAX_EXEC_BYTES,
+            Kind::Exec | Kind::Launch => MAX_EXEC_BYTES,
             Kind::Data => MAX_DATA_BYTES,
             Kind::Ping | Kind::Pong => 8,
-            Kind::Started | Kind::End | Kind::Done => 0,
+            Kind::Started | Kind::End | Kind::Done | Kind::List => 0,
             Kind::Window | Kind::Resize => 4,
             Kind::Signal => 1,
             _ => MAX_MESSAGE_BYTES,
+        }
+    }
+
+    /// The first version of the protocol that has this kind.
+    #[must_use]
+    pub const fn since(self) -> u16 {
+        match self {
+            Kind::Freeze
+            | Kind::Attach
+            | Kind::List
+            | Kind::Launch
+            | Kind::Thaw
+            | Kind::Attached
+            | Kind::Listing
+            | Kind::Forget => 2,
+            _ => 1,
         }
     }
 

@@ -13,7 +13,10 @@
 //!
 //! A link starts, at boot and after each restore, with [`Kind::Attach`] and a nonce of the host's;
 //! the guest drops every connection and answers [`Kind::Ready`] with that nonce. What the host
-//! reads before that answer is of an earlier life and is skipped. Specified in `docs/protocol.md`.
+//! reads before that answer is of an earlier life and is skipped: after a restore it may begin
+//! anywhere in a frame, so the answer is looked for with a [`ReadyFinder`]. In the other direction
+//! nothing is cut: before the host pauses a microVM it sends nothing after a [`Kind::Mark`] until
+//! the guest has answered it, and so has read everything. Specified in `docs/protocol.md`.
 
 use alloc::vec::Vec;
 
@@ -48,19 +51,25 @@ pub enum Kind {
     Shut = 7,
     /// Either side: the connection is gone, or was refused.
     Reset = 8,
+    /// Host, connection 0: say when you have read this; the payload is a nonce of 8 bytes.
+    Mark = 9,
+    /// Guest, connection 0: everything before the mark was read; the payload is its nonce.
+    Marked = 10,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Kind> {
-        use Kind::{Attach, Credit, Data, Open, Opened, Ready, Reset, Shut};
-        [Attach, Ready, Open, Opened, Data, Credit, Shut, Reset]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        use Kind::{Attach, Credit, Data, Mark, Marked, Open, Opened, Ready, Reset, Shut};
+        [
+            Attach, Ready, Open, Opened, Data, Credit, Shut, Reset, Mark, Marked,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 
     const fn payload_fits(self, length: usize) -> bool {
         match self {
-            Kind::Attach | Kind::Ready => length == 8,
+            Kind::Attach | Kind::Ready | Kind::Mark | Kind::Marked => length == 8,
             Kind::Open | Kind::Credit => length == 4,
             Kind::Data => length >= 1 && length <= MAX_PAYLOAD_BYTES,
             Kind::Opened | Kind::Shut | Kind::Reset => length == 0,
@@ -110,7 +119,7 @@ impl LinkFrame {
         }
     }
 
-    /// The nonce of an attach or ready.
+    /// The nonce of an attach, a mark, or the answer to one.
     #[must_use]
     pub fn nonce(kind: Kind, nonce: u64) -> LinkFrame {
         LinkFrame {
@@ -244,6 +253,45 @@ impl LinkDecoder {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
+    }
+}
+
+/// Looks for the [`Kind::Ready`] of one nonce in bytes that may begin anywhere in a frame.
+///
+/// A restored guest goes on in the middle of whatever it was sending. Nothing that it sent before
+/// can contain the answer by accident, because the nonce was drawn afterwards.
+#[derive(Debug)]
+pub struct ReadyFinder {
+    pattern: [u8; READY_BYTES],
+    /// The last bytes seen, fewer than the pattern has.
+    tail: Vec<u8>,
+}
+
+/// Bytes of a whole [`Kind::Ready`] frame.
+const READY_BYTES: usize = HEADER_BYTES + 8;
+
+impl ReadyFinder {
+    /// Looks for the answer to the attach with this nonce.
+    #[must_use]
+    pub fn new(nonce: u64) -> ReadyFinder {
+        let mut bytes = Vec::with_capacity(READY_BYTES);
+        LinkFrame::nonce(Kind::Ready, nonce).encode(&mut bytes);
+        ReadyFinder {
+            pattern: bytes.as_slice().try_into().expect("a ready has this size"),
+            tail: Vec::new(),
+        }
+    }
+
+    /// Takes bytes as they arrived; once the answer is among them, gives the bytes after it.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.tail.extend_from_slice(bytes);
+        let mut windows = self.tail.windows(READY_BYTES);
+        if let Some(at) = windows.position(|window| window == self.pattern) {
+            return Some(self.tail.split_off(at + READY_BYTES));
+        }
+        let old = self.tail.len().saturating_sub(READY_BYTES - 1);
+        self.tail.drain(..old);
+        None
     }
 }
 
@@ -420,12 +468,49 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_finder_keeps_less_than_one_answer() {
+        let mut finder = ReadyFinder::new(7);
+        for _ in 0..100 {
+            assert_eq!(finder.push(&[2; 1000]), None);
+            assert!(finder.tail.len() < READY_BYTES);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_answer_is_found_after_any_rest_of_an_earlier_life(
+            payloads in vec(vec(any::<u8>(), 1..300), 1..5),
+            cut in any::<prop::sample::Index>(),
+            step in 1..64usize,
+        ) {
+            // What the guest was sending, from the middle of a frame on.
+            let mut sent = Vec::new();
+            for payload in &payloads {
+                LinkFrame::data(3, payload).encode(&mut sent);
+            }
+            LinkFrame::nonce(Kind::Ready, 41).encode(&mut sent);
+            let mut stream = sent.split_off(cut.index(sent.len()));
+            LinkFrame::nonce(Kind::Ready, 42).encode(&mut stream);
+            let after = [9, 8, 7];
+            stream.extend_from_slice(&after);
+
+            let mut finder = ReadyFinder::new(42);
+            let mut rest: Option<Vec<u8>> = None;
+            for chunk in stream.chunks(step) {
+                match &mut rest {
+                    Some(rest) => rest.extend_from_slice(chunk),
+                    None => rest = finder.push(chunk),
+                }
+            }
+            prop_assert_eq!(rest.as_deref(), Some(&after[..]));
+        }
+
         #[test]
         fn fuzz_decoder_reencodes_what_it_took_and_holds_less_than_a_frame(
             parts in vec(prop_oneof![
                 1 => vec(any::<u8>(), 0..20),
-                6 => (0..10u8, any::<u32>(), vec(any::<u8>(), 0..300)).prop_map(
+                6 => (0..12u8, any::<u32>(), vec(any::<u8>(), 0..300)).prop_map(
                     |(kind, connection, payload)| {
                         let mut bytes = alloc::vec![kind, 0];
                         bytes.extend_from_slice(&(payload.len() as u16).to_be_bytes());

@@ -16,7 +16,7 @@ use crate::frame::{Frame, Kind};
 /// First field of [`Hello`]: bytes that no other protocol starts with.
 pub const MAGIC: [u8; 4] = *b"FLN\x01";
 /// The newest version of the session protocol that this code speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The oldest version of the session protocol that this code speaks.
 pub const MIN_VERSION: u16 = 1;
 /// Most environment variables in one [`ExecSpec`].
@@ -153,12 +153,16 @@ pub enum RefusedCode {
     Exhausted,
     /// The guest-runner itself failed.
     Internal,
-    /// The guest was warmed for a snapshot and has not been renewed since.
+    /// The guest was warmed or frozen for a snapshot and has not been renewed since.
     Stale,
     /// Something is in the way: the name is taken, or the folder is not empty.
     Conflict,
     /// The programs' user may not do this.
     Denied,
+    /// Another stream follows this detached exec now.
+    TakenOver,
+    /// It could not be done in time; nothing has changed.
+    Busy,
 }
 
 /// The request on this stream was not carried out.
@@ -300,6 +304,117 @@ impl core::fmt::Debug for RenewSpec {
     }
 }
 
+/// Stops the programs of a guest that is to be saved and goes on.
+///
+/// Afterwards every request but [`RenewSpec`] and [`ThawSpec`] is refused as [`RefusedCode::Stale`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreezeSpec {
+    /// How long it may take until all of them stand still, in milliseconds.
+    pub timeout_ms: u32,
+}
+
+/// Lets a guest go on that was frozen and saved. It keeps its names, and shares no random numbers to
+/// come with its clones.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThawSpec {
+    /// As in [`RenewSpec::seed`].
+    pub seed: Vec<u8>,
+    /// The time: nanoseconds since 1970-01-01 00:00 UTC.
+    pub realtime_ns: u64,
+}
+
+impl core::fmt::Debug for ThawSpec {
+    /// Without the seed, which is a secret.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ThawSpec")
+            .field("realtime_ns", &self.realtime_ns)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Longest name of a detached exec, in bytes.
+pub const MAX_ID_BYTES: usize = 64;
+/// Detached execs in one guest, those included that have ended and were not forgotten.
+pub const MAX_DETACHED: usize = 64;
+
+/// Starts an exec that outlives the session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// Its name, the host's choice; see [`is_id`].
+    pub id: String,
+    /// What to run.
+    pub exec: ExecSpec,
+}
+
+/// Whether this can be the name of a detached exec: 1 to [`MAX_ID_BYTES`] letters and digits of
+/// ASCII, hyphens, underscores and dots.
+#[must_use]
+pub fn is_id(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=MAX_ID_BYTES).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// Opens a stream that follows a detached exec. Positions are counted in bytes from the exec's
+/// start; the host has taken all before them, and what it grants later counts from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachSpec {
+    /// Its name.
+    pub id: String,
+    /// Position of the first byte of stdout to be sent; the oldest one that is kept if absent.
+    pub stdout_from: Option<u64>,
+    /// The same of stderr.
+    pub stderr_from: Option<u64>,
+}
+
+/// Where a detached exec stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Number of its main process in the guest.
+    pub pid: u32,
+    /// Position of the first byte of stdout that follows.
+    pub stdout_at: u64,
+    /// The same of stderr.
+    pub stderr_at: u64,
+    /// Bytes of stdin that the guest has taken so far.
+    pub stdin_at: u64,
+}
+
+/// Forgets a detached exec that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forget {
+    /// Its name.
+    pub id: String,
+}
+
+/// Whether a detached exec runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DetachedState {
+    /// It does.
+    Running,
+    /// It has ended, and waits for somebody to take its outcome.
+    Ended,
+}
+
+/// One detached exec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its name.
+    pub id: String,
+    /// Whether it runs.
+    pub state: DetachedState,
+    /// Number of its main process in the guest.
+    pub pid: u32,
+    /// When it was started: nanoseconds since 1970-01-01 00:00 UTC, by the guest's clock.
+    pub started_ns: u64,
+}
+
+/// The detached execs of a guest, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// At most [`MAX_DETACHED`].
+    pub execs: Vec<Listed>,
+}
+
 /// Largest file that put and get carry, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 
@@ -397,8 +512,10 @@ mod tests {
             assert_eq!(hello.agree(), expected);
         };
         check(1, 1, Some(1));
-        check(1, 9, Some(1));
-        check(2, 9, None);
+        check(1, 2, Some(2));
+        check(2, 2, Some(2));
+        check(1, 9, Some(2));
+        check(3, 9, None);
         check(0, 0, None);
         assert_eq!(
             Hello {
@@ -442,6 +559,51 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_listing_fits_its_frame() {
+        let listed = Listed {
+            id: "i".repeat(MAX_ID_BYTES),
+            state: DetachedState::Ended,
+            pid: u32::MAX,
+            started_ns: u64::MAX,
+        };
+        let listing = Listing {
+            execs: vec![listed; MAX_DETACHED],
+        };
+        assert!(to_frame(1, Kind::Listing, &listing).is_ok());
+    }
+
+    #[test]
+    fn the_encodings_of_version_2_are_the_documented_ones() {
+        let attach = AttachSpec {
+            id: "a".into(),
+            stdout_from: Some(300),
+            stderr_from: None,
+        };
+        let frame = to_frame(1, Kind::Attach, &attach).unwrap();
+        assert_eq!(frame.payload, [1, b'a', 1, 0xac, 0x02, 0]);
+        let freeze = FreezeSpec { timeout_ms: 300 };
+        let frame = to_frame(1, Kind::Freeze, &freeze).unwrap();
+        assert_eq!(frame.payload, [0xac, 0x02]);
+    }
+
+    #[test]
+    fn names_of_detached_execs_are_plain_and_short() {
+        for good in ["a", "build-1.2_x", &"x".repeat(MAX_ID_BYTES)] {
+            assert!(is_id(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a b",
+            "a/b",
+            "\u{e4}",
+            "a\n",
+            &"x".repeat(MAX_ID_BYTES + 1),
+        ] {
+            assert!(!is_id(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn trailing_bytes_are_refused() {
         let mut frame = to_frame(0, Kind::Hello, &Hello::ours()).unwrap();
         frame.payload.push(0);
@@ -472,6 +634,13 @@ mod tests {
             check_reencodes::<PutSpec>(&bytes);
             check_reencodes::<GetSpec>(&bytes);
             check_reencodes::<FileInfo>(&bytes);
+            check_reencodes::<FreezeSpec>(&bytes);
+            check_reencodes::<ThawSpec>(&bytes);
+            check_reencodes::<LaunchSpec>(&bytes);
+            check_reencodes::<AttachSpec>(&bytes);
+            check_reencodes::<Attached>(&bytes);
+            check_reencodes::<Forget>(&bytes);
+            check_reencodes::<Listing>(&bytes);
         }
     }
 }

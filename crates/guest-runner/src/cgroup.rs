@@ -5,10 +5,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the tree is mounted.
 pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
 const CONTROLLERS: &str = "+memory +pids +cpu";
+
+/// How often a group that is being frozen is looked at.
+const FREEZE_POLL: Duration = Duration::from_millis(2);
 
 /// A cgroup that we made.
 pub(crate) struct Cgroup {
@@ -70,6 +74,23 @@ impl Cgroup {
     /// Kills every process in the group, however it detached itself.
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.write("cgroup.kill", "1")
+    }
+
+    /// Stops every process in the group and below, and waits until they stand still.
+    pub(crate) fn freeze(&self, deadline: Instant) -> io::Result<()> {
+        self.write("cgroup.freeze", "1")?;
+        while self.counter("cgroup.events", "frozen")? == 0 {
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(FREEZE_POLL);
+        }
+        Ok(())
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.write("cgroup.freeze", "0")
     }
 
     /// Whether any process is left.

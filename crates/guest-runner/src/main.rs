@@ -9,8 +9,10 @@
 //!     └── port 5001  session    many execs, streams, files
 //!           ├── exec   one program: spawn, pump its bytes, kill its tree, tell the outcome
 //!           └── files  put and get, confined
-//!   warm        before a snapshot: zygotes, interpreters that wait for a program
-//!   renewal     after a restore: entropy, time and names of this clone's own
+//!   detached    programs that outlive their session, and what they wrote
+//!   warm        before a template's snapshot: zygotes, interpreters that wait for a program
+//!   renewal     before a live snapshot: programs stand still; after a restore: entropy, time and
+//!               names of this clone's own
 //!   reaper      the main thread: collects every child, ours and orphans
 //! ```
 //!
@@ -21,6 +23,7 @@
 mod boot;
 mod cgroup;
 mod console;
+mod detached;
 mod exec;
 mod files;
 mod original;
@@ -49,6 +52,8 @@ pub(crate) struct Guest {
     pub(crate) spare_group: Mutex<Option<(cgroup::Cgroup, cgroup::Bounds)>>,
     /// Interpreters that wait for a program.
     pub(crate) zygotes: zygote::Zygotes,
+    /// Programs that outlive their session.
+    pub(crate) detached: detached::Registry,
     /// Whether programs may run.
     pub(crate) renewal: renewal::Renewal,
     /// Facts for the welcome message.
@@ -88,6 +93,7 @@ fn run() -> Result<(), GuestError> {
         zygote_group: prepared.zygotes,
         spare_group: Mutex::new(None),
         zygotes: zygote::Zygotes::default(),
+        detached: detached::Registry::default(),
         renewal: renewal::Renewal::default(),
         facts: prepared.facts.ready_now(),
     });

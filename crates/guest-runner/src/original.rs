@@ -133,7 +133,7 @@ struct Collected {
 }
 
 impl Sink for Collected {
-    fn started(&mut self) -> io::Result<()> {
+    fn started(&mut self, _: u32) -> io::Result<()> {
         Ok(())
     }
 

@@ -1,12 +1,15 @@
 //! What makes one clone of a snapshot different from the others.
 //!
 //! ```text
-//!   fresh ── warm ──> stale ── renew ──> fresh
+//!   fresh ── warm ────> stale ── renew ──────────> fresh
+//!   fresh ── freeze ──> stale ── renew or thaw ──> fresh
+//!            programs stand still
 //! ```
 //!
 //! Clones begin with the same memory, so with the same random numbers to come, the same time and the
-//! same name. A guest that was warmed for a snapshot is stale, and runs nothing until it has been
-//! renewed: a clone that was forgotten fails, it does not run.
+//! same name. A guest that was warmed or frozen for a snapshot is stale, and runs nothing until it has
+//! been renewed: a clone that was forgotten fails, it does not run. The one that was frozen and goes
+//! on itself is thawed: it keeps its name.
 //!
 //! Source: Linux, random(4) for the ioctls; systemd, machine-id(5).
 
@@ -18,11 +21,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use firelane_guest_proto::message::{Refused, RefusedCode, RenewSpec, SEED_BYTES};
+use firelane_guest_proto::message::{Refused, RefusedCode, RenewSpec, SEED_BYTES, ThawSpec};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use crate::cgroup::Cgroup;
 use crate::exec::refused;
 
 /// Source: Linux, `include/uapi/linux/random.h`: `_IOW('R', 0x03, int[2])`.
@@ -37,36 +42,143 @@ const NANOSECONDS: u64 = 1_000_000_000;
 /// Whether the guest may run programs.
 #[derive(Default)]
 pub(crate) struct Renewal {
-    stale: AtomicBool,
+    state: Mutex<State>,
+    /// Rung when nothing is being started any more.
+    idle: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stale: bool,
+    /// Its programs stand still.
+    frozen: bool,
+    /// Programs that are being started.
+    starting: usize,
+}
+
+/// While it lives, the guest is not frozen: a program is being started.
+pub(crate) struct Starting<'a>(&'a Renewal);
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().starting -= 1;
+        self.0.idle.notify_all();
+    }
 }
 
 impl Renewal {
     /// From now on nothing runs.
     pub(crate) fn make_stale(&self) {
-        self.stale.store(true, Ordering::SeqCst);
+        self.lock().stale = true;
     }
 
     /// Refuses what a stale guest must not do.
     pub(crate) fn require_fresh(&self) -> Result<(), Refused> {
-        if self.stale.load(Ordering::SeqCst) {
-            let message = "this guest was warmed for a snapshot and has not been renewed since";
-            return Err(refused(RefusedCode::Stale, message.into()));
+        self.lock().require_fresh()
+    }
+
+    /// Begins to start a program; a stale guest refuses.
+    pub(crate) fn begin(&self) -> Result<Starting<'_>, Refused> {
+        let mut state = self.lock();
+        state.require_fresh()?;
+        state.starting += 1;
+        Ok(Starting(self))
+    }
+
+    /// Stops all programs where they are; nothing runs from then on. What cannot be stopped in time
+    /// goes on, and the guest is as fresh as before.
+    pub(crate) fn freeze(&self, execs: &Cgroup, limit: Duration) -> Result<(), Refused> {
+        let deadline = Instant::now() + limit;
+        {
+            let mut state = self.lock();
+            state.require_fresh()?;
+            state.stale = true;
+            while state.starting > 0 {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    state.stale = false;
+                    return Err(busy("a program is being started", limit));
+                }
+                let waited = self.idle.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
-        Ok(())
+        let frozen = execs.freeze(deadline);
+        let mut state = self.lock();
+        match frozen {
+            Ok(()) => {
+                state.frozen = true;
+                Ok(())
+            }
+            Err(error) => {
+                let reason = match error.kind() {
+                    io::ErrorKind::TimedOut => busy("the programs do not stand still", limit),
+                    _ => fail("freeze the programs", &error),
+                };
+                // If they cannot be let go, the guest stays stale, and that is told.
+                execs.thaw().map_err(|error| fail("go on", &error))?;
+                state.stale = false;
+                Err(reason)
+            }
+        }
     }
 
     /// Takes a new identity. On any failure the guest stays as stale as it was.
-    pub(crate) fn renew(&self, spec: &RenewSpec) -> Result<(), Refused> {
-        check(spec)?;
-        let fail = |what: &str, error: io::Error| {
-            refused(RefusedCode::Internal, format!("cannot {what}: {error}"))
-        };
-        reseed(&spec.seed).map_err(|error| fail("reseed the kernel", error))?;
-        set_time(spec.realtime_ns).map_err(|error| fail("set the time", error))?;
-        set_names(spec).map_err(|error| fail("take the new names", error))?;
-        self.stale.store(false, Ordering::SeqCst);
+    pub(crate) fn renew(&self, spec: &RenewSpec, execs: &Cgroup) -> Result<(), Refused> {
+        check_seed(&spec.seed)?;
+        check_name(&spec.hostname)?;
+        reseed(&spec.seed).map_err(|error| fail("reseed the kernel", &error))?;
+        set_time(spec.realtime_ns).map_err(|error| fail("set the time", &error))?;
+        set_names(spec).map_err(|error| fail("take the new names", &error))?;
+        self.go_on(execs)
+    }
+
+    /// Goes on after a freeze under the same names. On any failure the guest stays frozen.
+    pub(crate) fn thaw(&self, spec: &ThawSpec, execs: &Cgroup) -> Result<(), Refused> {
+        check_seed(&spec.seed)?;
+        if !self.lock().frozen {
+            let message = "this guest is not frozen";
+            return Err(refused(RefusedCode::Invalid, message.into()));
+        }
+        reseed(&spec.seed).map_err(|error| fail("reseed the kernel", &error))?;
+        set_time(spec.realtime_ns).map_err(|error| fail("set the time", &error))?;
+        self.go_on(execs)
+    }
+
+    fn go_on(&self, execs: &Cgroup) -> Result<(), Refused> {
+        let mut state = self.lock();
+        if state.frozen {
+            execs
+                .thaw()
+                .map_err(|error| fail("let the programs go on", &error))?;
+            state.frozen = false;
+        }
+        state.stale = false;
         Ok(())
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn require_fresh(&self) -> Result<(), Refused> {
+        if !self.stale {
+            return Ok(());
+        }
+        let message =
+            "this guest was warmed or frozen for a snapshot and has not been renewed since";
+        Err(refused(RefusedCode::Stale, message.into()))
+    }
+}
+
+fn fail(what: &str, error: &io::Error) -> Refused {
+    refused(RefusedCode::Internal, format!("cannot {what}: {error}"))
+}
+
+fn busy(what: &str, limit: Duration) -> Refused {
+    refused(RefusedCode::Busy, format!("{what}, within {limit:?}"))
 }
 
 /// Sets the clock back, before anything is warmed.
@@ -78,19 +190,21 @@ pub(crate) fn forget_time() -> io::Result<()> {
     Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
-fn check(spec: &RenewSpec) -> Result<(), Refused> {
-    let invalid = |message: String| Err(refused(RefusedCode::Invalid, message));
-    if spec.seed.len() != SEED_BYTES {
-        return invalid(format!(
-            "the seed has {} bytes, not {SEED_BYTES}",
-            spec.seed.len()
-        ));
+fn check_seed(seed: &[u8]) -> Result<(), Refused> {
+    if seed.len() == SEED_BYTES {
+        return Ok(());
     }
+    let message = format!("the seed has {} bytes, not {SEED_BYTES}", seed.len());
+    Err(refused(RefusedCode::Invalid, message))
+}
+
+fn check_name(name: &str) -> Result<(), Refused> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if spec.hostname.is_empty() || spec.hostname.len() > 63 || !spec.hostname.bytes().all(plain) {
-        return invalid("the host name is not 1 to 63 letters, digits and hyphens".into());
+    if (1..=63).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
     }
-    Ok(())
+    let message = "the host name is not 1 to 63 letters, digits and hyphens";
+    Err(refused(RefusedCode::Invalid, message.into()))
 }
 
 /// Source: Linux, `struct rand_pool_info`.
@@ -139,4 +253,32 @@ fn set_names(spec: &RenewSpec) -> io::Result<()> {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     fs::write("/etc/machine-id", id + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_starts_in_a_stale_guest() {
+        let renewal = Renewal::default();
+        drop(renewal.begin().unwrap());
+        renewal.make_stale();
+        let code = |refused: Refused| refused.code;
+        assert_eq!(renewal.begin().err().map(code), Some(RefusedCode::Stale));
+        assert_eq!(
+            renewal.require_fresh().err().map(code),
+            Some(RefusedCode::Stale)
+        );
+    }
+
+    #[test]
+    fn a_seed_and_a_name_have_their_form() {
+        assert!(check_seed(&[7; SEED_BYTES]).is_ok());
+        assert!(check_seed(&[7; 8]).is_err());
+        assert!(check_name("firelane-1").is_ok());
+        for bad in ["", "two words", &"x".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
 }

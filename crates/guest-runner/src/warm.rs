@@ -107,7 +107,7 @@ fn run(
 struct Tail(Vec<u8>);
 
 impl Sink for Tail {
-    fn started(&mut self) -> io::Result<()> {
+    fn started(&mut self, _: u32) -> io::Result<()> {
         Ok(())
     }
 

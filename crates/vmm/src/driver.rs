@@ -75,6 +75,19 @@ pub struct SnapshotFiles {
     pub state: PathBuf,
 }
 
+impl SnapshotFiles {
+    /// Makes sure that the files survive a sudden end of the host. [`MicroVm::save`] does not: the
+    /// microVMs that could use them would not survive it either. Whoever keeps them for longer does.
+    ///
+    /// # Errors
+    /// If they cannot be flushed.
+    pub fn flush(&self) -> io::Result<()> {
+        [&self.memory, &self.state]
+            .into_iter()
+            .try_for_each(|path| std::fs::File::open(path)?.sync_all())
+    }
+}
+
 /// Why a microVM could not be booted. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -197,6 +210,49 @@ pub enum SnapshotError {
     Cleanup(#[from] ControlError),
 }
 
+/// What saving a microVM took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// How long its processors stood still.
+    pub stood: Duration,
+}
+
+/// A microVM could not be saved. It goes on as it was, unless pausing or resuming it is what
+/// failed, and nothing of the snapshot's files is left.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The VMM that writes the snapshot could not be started.
+    #[error("cannot start the VMM that writes the snapshot")]
+    Saver(#[source] BootError),
+    /// The VMM that writes the snapshot ended before it was done.
+    #[error("the VMM that writes the snapshot ended before it was done")]
+    Died(#[source] Death),
+    /// The guest did not read what was sent to it, so that it cannot be cut off from its host here.
+    #[error("the guest did not read what was sent to it")]
+    Unsettled,
+    /// The microVM could not be paused or resumed.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A VMM refused.
+    #[error("a VMM refused to pass on the microVM's memory and state")]
+    Refused(#[source] crate::qemu::QmpError),
+    /// A VMM began and did not succeed.
+    #[error("the microVM's memory and state could not be passed on: {reason}")]
+    Failed {
+        /// What it says.
+        reason: String,
+    },
+    /// The file system is full.
+    #[error("no space is left for {path}")]
+    NoSpace {
+        /// A file of the snapshot.
+        path: PathBuf,
+    },
+    /// The files could not be completed.
+    #[error("cannot complete the snapshot's files")]
+    Files(#[source] io::Error),
+}
+
 /// A microVM could not be paused, resumed or destroyed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -272,7 +328,8 @@ pub trait MicroVm: Send + Sync {
     /// The host's cgroups around the VMM.
     fn cgroups(&self) -> &firelane_sys::cgroup::Cgroups;
 
-    /// Stops its processors; a paused microVM stays so.
+    /// Stops its processors, once its guest has read what was sent to it, or has had a few seconds to;
+    /// a paused microVM stays so.
     ///
     /// # Errors
     /// [`ControlError::Refused`].
@@ -290,6 +347,21 @@ pub trait MicroVm: Send + Sync {
     /// # Errors
     /// [`SnapshotError`].
     async fn snapshot(self: Box<Self>) -> Result<(), SnapshotError>;
+
+    /// Leaves a snapshot of one moment in `files`, which do not exist yet, and goes on as it was,
+    /// running or paused. Any number of clones can be restored from it, at once too, and each can be
+    /// saved again. Only the owner may read the files: they hold what the guest holds. They are
+    /// complete, but see [`SnapshotFiles::flush`].
+    ///
+    /// Connections to the guest may be open, and stay so. In a clone they are gone. What runs in the
+    /// guest goes on in each clone as soon as that starts, unless the guest is frozen: see `Freeze` in
+    /// `docs/protocol.md`.
+    ///
+    /// Dropped before its end, it leaves the microVM paused and half a snapshot behind.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    async fn save(&mut self, files: &SnapshotFiles) -> Result<Saved, SaveError>;
 
     /// Waits until the VMM ends by itself.
     async fn died(&mut self) -> Death;

@@ -40,7 +40,7 @@ pub(super) fn from_session(error: &SessionError) -> Problem {
     let code = match refused.code {
         RefusedCode::Invalid | RefusedCode::Confined | RefusedCode::NoInterpreter => Code::Invalid,
         RefusedCode::NotFound => Code::NotFound,
-        RefusedCode::Conflict => Code::Conflict,
+        RefusedCode::Conflict | RefusedCode::Busy | RefusedCode::TakenOver => Code::Conflict,
         RefusedCode::Denied => Code::Forbidden,
         RefusedCode::Exhausted => Code::StorageFull,
         RefusedCode::Stale | RefusedCode::Internal => Code::Internal,

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Resize(PtySize),
     /// Nobody wants the outcome any more: end the tree.
     Abort,
+    /// For who follows a detached exec: there may be something to do.
+    Look,
 }
 
 /// The owner's end of a running exec.
@@ -113,7 +115,7 @@ pub(crate) fn control() -> io::Result<(Remote, Local)> {
 /// Where an exec's events go.
 pub(crate) trait Sink {
     /// The program runs.
-    fn started(&mut self) -> io::Result<()>;
+    fn started(&mut self, pid: u32) -> io::Result<()>;
     /// Bytes of stdout or stderr; never more than was granted.
     fn output(&mut self, channel: Channel, bytes: &[u8]) -> io::Result<()>;
     /// Bytes of stdin went to the program: the sender may send as many more.
@@ -130,7 +132,7 @@ pub(crate) fn run(
     sink: &mut dyn Sink,
 ) -> Result<Outcome, Refused> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    guest.renewal.require_fresh()?;
+    let starting = guest.renewal.begin()?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     spawn::be_patient().map_err(|error| {
         refused(
@@ -140,6 +142,8 @@ pub(crate) fn run(
     })?;
     let plan = plan::Plan::make(spec, number)?;
     let running = spawn::Running::start(guest, &plan, number, &local.wake)?;
+    // From here on it is frozen with its cgroup.
+    drop(starting);
     pump::pump(running, &plan, local, sink).map_err(|error| {
         refused(
             RefusedCode::Internal,

@@ -71,7 +71,9 @@ pub(crate) fn pump(
 ) -> io::Result<Outcome> {
     let start = Instant::now();
     let mut pump = Pump::new(running, plan, sink.initial_window());
-    let pumped = sink.started().and_then(|()| pump.run(start, local, sink));
+    let pumped = sink
+        .started(pump.running.pid.as_raw_nonzero().get().unsigned_abs())
+        .and_then(|()| pump.run(start, local, sink));
     let outcome = pump.end_tree().and_then(|()| {
         let outcome = pump.outcome(start)?;
         pump.running.group.remove()?;
@@ -230,6 +232,8 @@ impl<'a> Pump<'a> {
                 }
             }
             Command::Abort => self.aborted = true,
+            // Not for the program.
+            Command::Look => {}
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! listings, removals, watches) has a thread of its own that writes. Puts and what else is quick are
 //! done by the reader, in the order in which they were asked for.
 
+mod attach;
 mod files;
 mod get;
 mod streams;
@@ -70,14 +71,12 @@ fn read_all(
 ) -> Result<(), SessionError> {
     let mut decoder = Decoder::new();
     let mut buffer = vec![0u8; 64 << 10];
-    let mut greeted = false;
+    let mut agreed = None;
     loop {
         while let Some(frame) = decoder.next_frame()? {
-            if greeted {
-                handle(frame, writer, streams)?;
-            } else {
-                greet(&frame, guest, writer)?;
-                greeted = true;
+            match agreed {
+                Some(version) => handle(frame, version, writer, streams)?,
+                None => agreed = Some(greet(&frame, guest, writer)?),
             }
         }
         // The answers to all that has come go together.
@@ -91,7 +90,8 @@ fn read_all(
     }
 }
 
-fn greet(frame: &Frame, guest: &Guest, writer: &Writer) -> Result<(), SessionError> {
+/// Answers the hello; gives the session's version.
+fn greet(frame: &Frame, guest: &Guest, writer: &Writer) -> Result<u16, SessionError> {
     if frame.kind != Kind::Hello || frame.stream != 0 {
         return Err(SessionError::Unexpected { kind: frame.kind });
     }
@@ -109,12 +109,19 @@ fn greet(frame: &Frame, guest: &Guest, writer: &Writer) -> Result<(), SessionErr
         ready_us: guest.facts.ready_us,
         memory_bytes: guest.facts.memory_bytes,
     };
-    Ok(writer.send_message(0, Kind::Welcome, &welcome)?)
+    writer.send_message(0, Kind::Welcome, &welcome)?;
+    Ok(version)
 }
 
-fn handle(frame: Frame, writer: &Writer, streams: &Streams) -> Result<(), SessionError> {
+fn handle(
+    frame: Frame,
+    version: u16,
+    writer: &Writer,
+    streams: &Streams,
+) -> Result<(), SessionError> {
     let id = frame.stream;
     match frame.kind {
+        kind if kind.since() > version => return Err(SessionError::Unexpected { kind }),
         Kind::Ping if id == 0 => writer.send(&Frame::new(0, Kind::Pong, frame.payload))?,
         Kind::Pong if id == 0 => {}
         Kind::Goodbye if id == 0 => {
@@ -133,6 +140,12 @@ fn handle(frame: Frame, writer: &Writer, streams: &Streams) -> Result<(), Sessio
         | Kind::Watch => streams.files(&frame)?,
         Kind::Warm => streams.warm(id, from_frame(&frame)?)?,
         Kind::Renew => streams.renew(id, &from_frame(&frame)?)?,
+        Kind::Thaw => streams.thaw(id, &from_frame(&frame)?)?,
+        Kind::Freeze => streams.freeze(id, from_frame(&frame)?)?,
+        Kind::Launch => streams.launch(id, from_frame(&frame)?)?,
+        Kind::Attach => streams.attach(id, from_frame(&frame)?)?,
+        Kind::List => streams.list(id)?,
+        Kind::Forget => streams.forget(id, &from_frame(&frame)?)?,
         Kind::Data => streams.data(id, frame.channel, frame.payload)?,
         Kind::End => streams.end(id, frame.channel)?,
         Kind::Window => {

@@ -3,13 +3,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use firelane_guest_proto::frame::{Channel, Frame, INITIAL_WINDOW, Kind, MAX_STREAMS};
-use firelane_guest_proto::message::{ExecSpec, PutSpec, Refused, RefusedCode, RenewSpec, WarmSpec};
+use firelane_guest_proto::message::{
+    AttachSpec, ExecSpec, Forget, FreezeSpec, LaunchSpec, PutSpec, Refused, RefusedCode, RenewSpec,
+    ThawSpec, WarmSpec,
+};
 
 use super::writer::Writer;
-use super::{SessionError, is_stdin, too_many};
+use super::{SessionError, attach, is_stdin, too_many};
 use crate::Guest;
+use crate::detached::Buffers;
 use crate::exec::{self, Command, Remote, Sink, refused};
 use crate::files::{AsUser, Put};
 
@@ -23,8 +28,8 @@ pub(super) enum Stream {
     Files(Remote),
     /// A folder is being watched.
     Watch(Remote),
-    /// The guest is being warmed.
-    Warm,
+    /// The guest is being warmed or frozen, or a detached exec is being started.
+    Busy,
 }
 
 /// The table of open streams.
@@ -83,7 +88,7 @@ impl Streams {
         let Some(()) = self.admit(id)? else {
             return Ok(());
         };
-        self.lock().insert(id, Stream::Warm);
+        self.lock().insert(id, Stream::Busy);
         let streams = self.clone();
         std::thread::Builder::new()
             .name(format!("warm-{id}"))
@@ -102,7 +107,144 @@ impl Streams {
             return Ok(());
         };
         // By the reader: nothing else is to be done before this, and it is quick.
-        Ok(self.tell_done(id, self.guest.renewal.renew(spec))?)
+        Ok(self.tell_done(id, self.guest.renewal.renew(spec, &self.guest.execs))?)
+    }
+
+    /// Opens a stream that lets a frozen guest go on.
+    pub(super) fn thaw(&self, id: u32, spec: &ThawSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        Ok(self.tell_done(id, self.guest.renewal.thaw(spec, &self.guest.execs))?)
+    }
+
+    /// Opens a stream that freezes the guest for a snapshot.
+    pub(super) fn freeze(&self, id: u32, spec: FreezeSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        self.lock().insert(id, Stream::Busy);
+        let streams = self.clone();
+        std::thread::Builder::new()
+            .name(format!("freeze-{id}"))
+            .spawn(move || {
+                let limit = Duration::from_millis(spec.timeout_ms.into());
+                let guest = &streams.guest;
+                let frozen = guest.renewal.freeze(&guest.execs, limit);
+                streams.lock().remove(&id);
+                // A host that is gone does not miss it.
+                drop(streams.tell_done(id, frozen));
+            })?;
+        Ok(())
+    }
+
+    /// Opens a stream that starts a detached exec; it ends when the program runs.
+    pub(super) fn launch(&self, id: u32, spec: LaunchSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        let (remote, local) = exec::control()?;
+        let exec = match self.guest.detached.reserve(&spec.id, remote) {
+            Ok(exec) => exec,
+            Err(refused) => return Ok(self.tell_done(id, Err(refused))?),
+        };
+        self.lock().insert(id, Stream::Busy);
+        let streams = self.clone();
+        let name = format!("detached-{}", spec.id);
+        std::thread::Builder::new().name(name).spawn(move || {
+            let mut told = false;
+            let mut tell = |launched: Result<(), Refused>| {
+                if !std::mem::replace(&mut told, true) {
+                    streams.lock().remove(&id);
+                    // A host that is gone does not miss it.
+                    drop(streams.tell_done(id, launched));
+                }
+            };
+            let mut buffers = Buffers {
+                exec: &exec,
+                launched: &mut || tell(Ok(())),
+            };
+            let ended = exec::run(&streams.guest, &spec.exec, &local, &mut buffers);
+            if let Err(refused) = &ended {
+                // If it never ran, this is the answer, and nothing of it is left.
+                if streams.guest.detached.get(&spec.id).is_err() {
+                    streams.guest.detached.release(&spec.id);
+                }
+                tell(Err(refused.clone()));
+            }
+            exec.end(ended);
+        })?;
+        Ok(())
+    }
+
+    /// Opens a stream that follows a detached exec.
+    pub(super) fn attach(&self, id: u32, spec: AttachSpec) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        let fresh = self.guest.renewal.require_fresh();
+        let exec = match fresh.and_then(|()| self.guest.detached.get(&spec.id)) {
+            Ok(exec) => exec,
+            Err(refused) => return Ok(self.tell_done(id, Err(refused))?),
+        };
+        let (remote, local) = exec::control()?;
+        self.lock().insert(
+            id,
+            Stream::Exec {
+                remote: remote.clone(),
+                window: INITIAL_WINDOW,
+            },
+        );
+        let streams = self.clone();
+        std::thread::Builder::new()
+            .name(format!("attach-{id}"))
+            .spawn(move || {
+                let followed = attach::follow(id, &spec, &exec, (remote, &local), &streams);
+                streams.lock().remove(&id);
+                let told = match followed {
+                    Ok(outcome) => streams.writer.send_message(id, Kind::Exited, &outcome),
+                    Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
+                };
+                // A host that is gone does not miss it.
+                drop(told);
+            })?;
+        Ok(())
+    }
+
+    /// Answers which detached execs there are.
+    pub(super) fn list(&self, id: u32) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        match self.guest.renewal.require_fresh() {
+            Ok(()) => {
+                let listing = self.guest.detached.list();
+                Ok(self.writer.send_message(id, Kind::Listing, &listing)?)
+            }
+            Err(refused) => Ok(self.tell_done(id, Err(refused))?),
+        }
+    }
+
+    /// Removes a detached exec that has ended.
+    pub(super) fn forget(&self, id: u32, spec: &Forget) -> Result<(), SessionError> {
+        let Some(()) = self.admit(id)? else {
+            return Ok(());
+        };
+        let fresh = self.guest.renewal.require_fresh();
+        let forgotten = fresh.and_then(|()| self.guest.detached.forget(&spec.id));
+        Ok(self.tell_done(id, forgotten)?)
+    }
+
+    /// Lets the host send as many more bytes to a stream's stdin.
+    pub(super) fn grant_stdin(&self, id: u32, bytes: u32) -> io::Result<()> {
+        if let Some(Stream::Exec { window, .. }) = self.lock().get_mut(&id) {
+            *window = window.saturating_add(bytes);
+        }
+        self.writer.send(&Frame::window(id, Channel::Stdin, bytes))
+    }
+
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
     }
 
     /// How a stream without an outcome ended.
@@ -207,7 +349,7 @@ impl Streams {
             Some(Stream::Exec { remote, .. } | Stream::Files(remote) | Stream::Watch(remote)) => {
                 remote.send(command);
             }
-            Some(Stream::Put(_) | Stream::Warm) | None => {}
+            Some(Stream::Put(_) | Stream::Busy) | None => {}
         }
     }
 
@@ -251,10 +393,6 @@ impl Streams {
         self.lock().remove(&id);
     }
 
-    pub(super) fn writer(&self) -> &Writer {
-        &self.writer
-    }
-
     /// How many folders are being watched.
     pub(super) fn watches(&self) -> usize {
         let open = self.lock();
@@ -274,7 +412,7 @@ struct StreamSink<'a> {
 }
 
 impl Sink for StreamSink<'_> {
-    fn started(&mut self) -> io::Result<()> {
+    fn started(&mut self, _: u32) -> io::Result<()> {
         self.streams
             .writer
             .send(&Frame::new(self.id, Kind::Started, Vec::new()))
@@ -288,12 +426,7 @@ impl Sink for StreamSink<'_> {
 
     fn stdin_taken(&mut self, bytes: usize) -> io::Result<()> {
         let bytes = u32::try_from(bytes).map_err(io::Error::other)?;
-        if let Some(Stream::Exec { window, .. }) = self.streams.lock().get_mut(&self.id) {
-            *window = window.saturating_add(bytes);
-        }
-        self.streams
-            .writer
-            .send(&Frame::window(self.id, Channel::Stdin, bytes))
+        self.streams.grant_stdin(self.id, bytes)
     }
 
     fn initial_window(&self) -> u64 {

@@ -202,8 +202,13 @@ impl Link {
                 }
             }
             Kind::Reset => drop(self.connections.remove(&id)),
+            // Read, so everything before it was too.
+            Kind::Mark => {
+                let nonce = frame.as_nonce().unwrap_or(0);
+                self.queue(&LinkFrame::nonce(Kind::Marked, nonce));
+            }
             // Only the guest sends these.
-            Kind::Ready | Kind::Opened => {}
+            Kind::Ready | Kind::Opened | Kind::Marked => {}
         }
         Ok(())
     }

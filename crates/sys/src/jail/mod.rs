@@ -50,6 +50,8 @@ pub struct Jail {
     pub cgroup_procs: Vec<PathBuf>,
     /// Open files at most.
     pub open_files: u64,
+    /// Size of a file that the VMM writes at most, in bytes.
+    pub file_bytes: u64,
     /// Descriptors up to this number are the VMM's; all others are closed.
     pub last_descriptor: i32,
     /// Socket over which the owner learns of opens for reading and writing, and answers them; see
@@ -172,6 +174,7 @@ impl Jail {
             ("open files", Resource::Nofile, self.open_files),
             ("core size", Resource::Core, 0),
             ("message queues", Resource::Msgqueue, 0),
+            ("file size", Resource::Fsize, self.file_bytes),
         ] {
             let limit = Rlimit {
                 current: Some(value),

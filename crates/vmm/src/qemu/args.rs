@@ -28,6 +28,16 @@ pub(super) enum Origin {
     Template,
     /// Restored, with memory that is a private copy of a snapshot's.
     Clone,
+    /// Never run: it takes over the memory and state of another, with memory in a file that becomes
+    /// a snapshot's.
+    Saver,
+}
+
+impl Origin {
+    /// Whether its memory and state come from elsewhere, and not from a kernel.
+    pub(super) fn is_given(self) -> bool {
+        matches!(self, Origin::Clone | Origin::Saver)
+    }
 }
 
 /// Bytes of translated code that emulation may keep, in MiB. The default is a gibibyte per
@@ -52,20 +62,21 @@ pub(super) fn arguments(
     );
     let port = format!("virtserialport,chardev=link,name={PORT_NAME},nr=1");
     // QEMU opens this path, and the jail has its owner answer the open: the path does not exist.
-    let memory = |share: &str| {
-        let size = machine.memory_mib;
+    let size = machine.memory_mib;
+    let file = |share: &str| {
         format!("memory-backend-file,id=ram,size={size}M,mem-path=/memory,share={share}")
     };
-    let (backend, memory) = match origin {
-        Origin::Boot => ("", None),
-        Origin::Template => (",memory-backend=ram", Some(memory("on"))),
-        Origin::Clone => (",memory-backend=ram", Some(memory("off"))),
+    // Under one name everywhere: where memory is passed on, it is found by it.
+    let memory = match origin {
+        Origin::Boot => format!("memory-backend-ram,id=ram,size={size}M"),
+        Origin::Template | Origin::Saver => file("on"),
+        Origin::Clone => file("off"),
     };
     let words: Vec<(&str, String)> = vec![
         ("-name", format!("firelane-{}", machine.id)),
         (
             "-machine",
-            format!("microvm,acpi=on,pit=on,pic=on,rtc=on{backend}"),
+            "microvm,acpi=on,pit=on,pic=on,rtc=on,memory-backend=ram".into(),
         ),
         ("-accel", accel),
         ("-cpu", cpu.into()),
@@ -88,10 +99,10 @@ pub(super) fn arguments(
         ("-chardev", chardev("link", LINK_FD)),
         ("-device", port),
     ];
-    let memory = memory.map(|memory| ("-object", memory));
+    let memory = [("-object", memory)];
     // A clone finds its kernel in its memory.
     let start = match origin {
-        Origin::Clone => vec![("-incoming", "defer".into())],
+        Origin::Clone | Origin::Saver => vec![("-incoming", "defer".into())],
         Origin::Boot | Origin::Template => vec![
             ("-kernel", machine.kernel.to_string_lossy().into_owned()),
             ("-initrd", machine.initrd.to_string_lossy().into_owned()),
@@ -171,11 +182,14 @@ mod tests {
     fn a_clone_has_its_templates_devices_and_a_private_copy_of_its_memory() {
         let line = |origin| arguments(&machine(), origin, Acceleration::Tcg, 1);
         let (template, clone) = (line(Origin::Template), line(Origin::Clone));
+        let (boot, saver) = (line(Origin::Boot), line(Origin::Saver));
         let devices = |line: &[String]| -> Vec<String> {
             let pairs = line.windows(2).filter(|pair| pair[0] == "-device");
             pairs.map(|pair| pair[1].clone()).collect()
         };
         assert_eq!(devices(&template), devices(&clone));
+        assert_eq!(devices(&template), devices(&boot));
+        assert_eq!(devices(&template), devices(&saver));
         assert!(
             clone.iter().any(|word| word.ends_with("share=off")),
             "{clone:?}"

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,14 +14,14 @@ use firelane_sys::jail::{self, Jail, Opens};
 use firelane_sys::process::ProcessId;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::args::{self, CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TB_SIZE_MIB};
-use super::link::Link;
+use super::link::{Link, Peer};
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
 use super::{Qemu, find_program, migration};
-use crate::driver::{Acceleration, BootError, Machine, SnapshotFiles};
+use crate::driver::{Acceleration, BootError, Death, Machine, SnapshotFiles};
 use crate::rundir::{Record, RunDir};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
@@ -30,6 +31,9 @@ const OVERHEAD_MIB: u32 = 160;
 /// Threads of a QEMU: processors, its own, and workers for disk reads.
 const MAX_THREADS: u32 = 128;
 const OPEN_FILES: u64 = 256;
+/// What a microVM's whole state has beside its memory, in MiB: devices, and nine bytes for each page
+/// of memory, of which there are 256 in a MiB. More than either ever is, below 16 GiB.
+const STREAM_OVERHEAD_MIB: u32 = 64;
 /// First of the user numbers that VMMs run as. Source: systemd, "Users, Groups, UIDs and GIDs on
 /// systemd Systems": numbers from here up to 2^31 are not assigned to anything.
 const FIRST_USER: u32 = 0x7000_0000;
@@ -66,20 +70,9 @@ pub(super) async fn start(
         ),
         (None, None) => (Origin::Boot, None),
     };
-    let booted = (origin != Origin::Clone).then_some([&machine.kernel, &machine.initrd]);
-    for path in booted.into_iter().flatten().chain([&machine.rootfs]) {
-        File::open(path).map_err(unreadable(path))?;
-    }
-    let run_dir = RunDir::make(&qemu.run_base, &machine.id)?;
-    let cgroups = Cgroups::make(&machine.id, &bounds(machine));
-    let mut starting = Starting {
-        record: Record { vmm: None, cgroups },
-        run_dir,
-        origin,
-        child: None,
-    };
+    let mut starting = Starting::new(qemu, machine, origin)?;
     match starting.start(qemu, machine, kept, timeline).await {
-        Ok(parts) => Ok(starting.into_vm(parts)),
+        Ok(parts) => Ok(starting.into_vm(qemu, machine, parts)),
         Err(error) => {
             starting.give_up().await;
             Err(error)
@@ -113,13 +106,14 @@ impl Kept {
         })
     }
 
-    /// Those of one to be made.
-    fn create(files: SnapshotFiles, memory_mib: u32) -> Result<Kept, BootError> {
+    /// Those of one to be made; nobody else may read them until they are.
+    pub(super) fn create(files: SnapshotFiles, memory_mib: u32) -> Result<Kept, BootError> {
         let create = |path: &Path| {
             let file = File::options()
                 .read(true)
                 .write(true)
                 .create_new(true)
+                .mode(0o600)
                 .open(path);
             step("make a snapshot's file", file)
         };
@@ -153,8 +147,17 @@ fn bounds(machine: &Machine) -> Bounds {
     }
 }
 
+/// A VMM that answers; its guest does not run yet.
+pub(super) struct Launched {
+    pub(super) monitor: Qmp,
+    /// Our end of the link's port.
+    link: StdUnixStream,
+    pub(super) stderr: Tail,
+    pub(super) console: Tail,
+}
+
 /// A microVM that may still fail to start.
-struct Starting {
+pub(super) struct Starting {
     run_dir: RunDir,
     record: Record,
     origin: Origin,
@@ -162,6 +165,26 @@ struct Starting {
 }
 
 impl Starting {
+    /// Makes what it owns on the host. There is no process yet.
+    pub(super) fn new(
+        qemu: &Qemu,
+        machine: &Machine,
+        origin: Origin,
+    ) -> Result<Starting, BootError> {
+        let booted = (!origin.is_given()).then_some([&machine.kernel, &machine.initrd]);
+        for path in booted.into_iter().flatten().chain([&machine.rootfs]) {
+            File::open(path).map_err(unreadable(path))?;
+        }
+        let run_dir = RunDir::make(&qemu.run_base, &machine.id)?;
+        let cgroups = Cgroups::make(&machine.id, &bounds(machine));
+        Ok(Starting {
+            record: Record { vmm: None, cgroups },
+            run_dir,
+            origin,
+            child: None,
+        })
+    }
+
     async fn start(
         &mut self,
         qemu: &Qemu,
@@ -169,6 +192,39 @@ impl Starting {
         kept: Option<Kept>,
         timeline: &mut Timeline,
     ) -> Result<Parts, BootError> {
+        let deadline = Instant::now() + machine.boot_timeout;
+        let memory = kept.as_ref().map(|kept| &kept.memory);
+        let Launched {
+            mut monitor,
+            link,
+            mut stderr,
+            mut console,
+        } = self
+            .launch(qemu, machine, memory, deadline, timeline)
+            .await?;
+        let guest = self.start_guest(kept.as_ref(), &mut monitor, link, timeline);
+        match timeout_at(deadline, guest).await {
+            Ok(Ok(link)) => Ok(Parts {
+                kept,
+                monitor,
+                link,
+                stderr,
+                console,
+            }),
+            Ok(Err(error)) => Err(self.explain(error, &mut stderr, &mut console).await),
+            Err(_) => Err(not_ready(machine, &console)),
+        }
+    }
+
+    /// Starts the VMM in its jail and waits until it answers.
+    pub(super) async fn launch(
+        &mut self,
+        qemu: &Qemu,
+        machine: &Machine,
+        memory: Option<&File>,
+        deadline: Instant,
+        timeline: &mut Timeline,
+    ) -> Result<Launched, BootError> {
         // On record before there is a process in them.
         step("record the microVM", self.run_dir.record(&self.record))?;
         let (qmp, qmp_theirs) = step("make a socket", StdUnixStream::pair())?;
@@ -179,11 +235,11 @@ impl Starting {
             (link_theirs.into(), LINK_FD),
             (console_theirs.into(), CONSOLE_FD),
         ];
-        let mut memory = None;
-        if let Some(kept) = &kept {
+        let mut handed = None;
+        if let Some(memory) = memory {
             let (opens, opens_theirs) = step("make a socket", StdUnixStream::pair())?;
             inherited.push((opens_theirs.into(), OPENS_FD));
-            memory = Some((opens, step("open the memory", kept.memory.try_clone())?));
+            handed = Some((opens, step("open the memory", memory.try_clone())?));
         }
         let jail = self.jail(qemu, machine);
         let mut child = step("start the VMM", spawn(&qemu.jail_program, &jail, inherited))?;
@@ -197,53 +253,42 @@ impl Starting {
         timeline.mark(Phase::Spawned);
 
         let mut console = Tail::of(step("read the console", tokio_stream(console))?);
-        let guest = self.start_guest(machine, kept.as_ref(), memory, qmp, link, timeline);
-        match timeout(machine.boot_timeout, guest).await {
-            Ok(Ok((monitor, link))) => Ok(Parts {
-                kept,
-                monitor,
-                link,
-                stderr,
-                console,
-            }),
+        let limit = machine.boot_timeout;
+        match timeout_at(deadline, open_monitor(handed, qmp, limit)).await {
+            Ok(Ok(monitor)) => {
+                timeline.mark(Phase::Configured);
+                Ok(Launched {
+                    monitor,
+                    link,
+                    stderr,
+                    console,
+                })
+            }
             Ok(Err(error)) => Err(self.explain(error, &mut stderr, &mut console).await),
-            Err(_) => Err(BootError::NotReady {
-                timeout: machine.boot_timeout,
-                console: console.text(),
-            }),
+            Err(_) => Err(not_ready(machine, &console)),
         }
     }
 
     async fn start_guest(
         &self,
-        machine: &Machine,
         kept: Option<&Kept>,
-        memory: Option<(StdUnixStream, File)>,
-        qmp: StdUnixStream,
+        monitor: &mut Qmp,
         link: StdUnixStream,
         timeline: &mut Timeline,
-    ) -> Result<(Qmp, Link), BootError> {
-        if let Some((opens, file)) = memory {
-            let limit = machine.boot_timeout;
-            let handing = tokio::task::spawn_blocking(move || hand_memory(&opens, &file, limit));
-            let handed = handing.await.map_err(io::Error::other);
-            step("hand the VMM its memory", handed.flatten())?;
-        }
-        let mut monitor = Qmp::open(step("open the monitor", tokio_stream(qmp))?)
-            .await
-            .map_err(BootError::Monitor)?;
-        timeline.mark(Phase::Configured);
+    ) -> Result<Link, BootError> {
+        let mut peer = Peer::Fresh;
         if let (Origin::Clone, Some(kept)) = (self.origin, kept) {
-            migration::load(&mut monitor, &kept.state)
+            migration::load(monitor, &kept.state)
                 .await
                 .map_err(|error| BootError::Load(Box::new(error)))?;
             timeline.mark(Phase::Loaded);
+            peer = Peer::Restored;
         }
-        let nonce = nonce(&machine.id);
+        let nonce = step("draw a number", nonce())?;
         let link = step("open the link", tokio_stream(link))?;
         let mut link = step(
             "serve the ports",
-            Link::start(&self.run_dir.vsock(), link, nonce),
+            Link::start(&self.run_dir.vsock(), link, nonce, peer),
         )?;
         monitor.command("cont").await.map_err(BootError::Monitor)?;
         timeline.mark(Phase::Started);
@@ -252,7 +297,7 @@ impl Starting {
             link.ready().await.map_err(io::Error::other),
         )?;
         timeline.mark(Phase::GuestReady);
-        Ok((monitor, link))
+        Ok(link)
     }
 
     /// If the VMM has died, that is the error and not what followed from it.
@@ -262,14 +307,19 @@ impl Starting {
         stderr: &mut Tail,
         console: &mut Tail,
     ) -> BootError {
-        let grace = std::time::Duration::from_millis(500);
-        let Some(child) = self.child.as_mut() else {
-            return error;
-        };
-        match timeout(grace, super::microvm::death(child, stderr, console)).await {
-            Ok(death) => BootError::Died(death),
-            Err(_) => error,
+        match self.died(stderr, console).await {
+            Some(death) => BootError::Died(death),
+            None => error,
         }
+    }
+
+    /// How the VMM ended, if it has, or is just about to.
+    pub(super) async fn died(&mut self, stderr: &mut Tail, console: &mut Tail) -> Option<Death> {
+        let grace = std::time::Duration::from_millis(500);
+        let child = self.child.as_mut()?;
+        timeout(grace, super::microvm::death(child, stderr, console))
+            .await
+            .ok()
     }
 
     fn jail(&self, qemu: &Qemu, machine: &Machine) -> Jail {
@@ -278,7 +328,7 @@ impl Starting {
         if !qemu.program.starts_with("/usr") {
             read_only.push(qemu.program.clone());
         }
-        if self.origin != Origin::Clone {
+        if !self.origin.is_given() {
             read_only.extend([&machine.kernel, &machine.initrd].map(Clone::clone));
         }
         read_only.push(machine.rootfs.clone());
@@ -298,13 +348,14 @@ impl Starting {
             cgroup_procs: self.record.cgroups.procs(),
             open_files: OPEN_FILES,
             last_descriptor: CONSOLE_FD,
+            file_bytes: u64::from(machine.memory_mib + STREAM_OVERHEAD_MIB) << 20,
             opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
             owner: std::process::id(),
         }
     }
 
     /// Removes everything; what resists is left to the next sweep.
-    async fn give_up(self) {
+    pub(super) async fn give_up(self) {
         let ended = match self.child {
             Some(mut child) => super::microvm::end(&mut child).await,
             None => Ok(()),
@@ -317,7 +368,7 @@ impl Starting {
         }
     }
 
-    fn into_vm(self, parts: Parts) -> QemuVm {
+    fn into_vm(self, qemu: &Qemu, machine: &Machine, parts: Parts) -> QemuVm {
         let Parts {
             kept,
             monitor,
@@ -329,7 +380,10 @@ impl Starting {
         QemuVm {
             child: self.child.expect("a microVM that started has a process"),
             monitor,
-            _link: link,
+            link,
+            held: None,
+            qemu: qemu.clone(),
+            machine: machine.clone(),
             snapshot,
             vsock: self.run_dir.vsock(),
             run_dir: self.run_dir,
@@ -361,6 +415,29 @@ fn spawn(jail_program: &Path, jail: &Jail, inherited: Vec<(OwnedFd, i32)>) -> io
     command.spawn()
 }
 
+/// Hands the VMM its memory, if it has some in a file, and opens its monitor.
+async fn open_monitor(
+    handed: Option<(StdUnixStream, File)>,
+    qmp: StdUnixStream,
+    limit: std::time::Duration,
+) -> Result<Qmp, BootError> {
+    if let Some((opens, file)) = handed {
+        let handing = tokio::task::spawn_blocking(move || hand_memory(&opens, &file, limit));
+        let handed = handing.await.map_err(io::Error::other);
+        step("hand the VMM its memory", handed.flatten())?;
+    }
+    Qmp::open(step("open the monitor", tokio_stream(qmp))?)
+        .await
+        .map_err(BootError::Monitor)
+}
+
+fn not_ready(machine: &Machine, console: &Tail) -> BootError {
+    BootError::NotReady {
+        timeout: machine.boot_timeout,
+        console: console.text(),
+    }
+}
+
 /// Answers the VMM's open of its memory.
 fn hand_memory(opens: &StdUnixStream, memory: &File, limit: std::time::Duration) -> io::Result<()> {
     Opens::receive(opens.as_fd(), limit)?.answer(memory.as_fd(), limit)
@@ -371,9 +448,13 @@ fn user_of(id: &str) -> u32 {
     FIRST_USER + u32::try_from(hash(id) % u64::from(USERS)).expect("the remainder is below 2^20")
 }
 
-/// Tells this life of the link from others.
-fn nonce(id: &str) -> u64 {
-    hash(id) ^ u64::from(std::process::id())
+/// Tells this life of the link from others. Random, so that nothing that a guest said in an earlier
+/// life holds it.
+fn nonce() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    // Up to 256 bytes come at once, or not at all: getrandom(2).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// FNV-1a, 64 bits. Nothing depends on it being hard to guess.

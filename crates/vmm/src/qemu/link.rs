@@ -11,6 +11,10 @@
 //!
 //! The guest is hostile: it may send no more than its window, no frame for a connection that does
 //! not exist has an effect, and a malformed frame ends the link.
+//!
+//! Before the microVM is paused the link is held: a mark is sent, nothing after it, and the guest's
+//! answer says that it has read everything. A snapshot of that moment cuts no frame to the guest.
+//! Frames from the guest may be cut: a restored one's are skipped until it has attached.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,12 +26,12 @@ use std::time::Duration;
 
 use firelane_guest_proto::handshake::{MAX_LINE_BYTES, ok_line, parse_connect};
 use firelane_guest_proto::link::{
-    Flow, Kind, LinkDecoder, LinkError, LinkFrame, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES,
+    Flow, Kind, LinkDecoder, LinkError, LinkFrame, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES, ReadyFinder,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -35,6 +39,18 @@ use tokio::time::timeout;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames that may wait to be written to the port.
 const QUEUED_FRAMES: usize = 16;
+
+/// How long the guest may take to read what was sent to it before it is paused.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the other end is when the link starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A guest that has just booted: all that it sends is frames.
+    Fresh,
+    /// A guest that was restored: it goes on in the middle of what it was sending.
+    Restored,
+}
 
 /// State of the link, for whoever waits for the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,27 +66,51 @@ pub(super) enum LinkState {
 /// The running link. Dropping it ends every connection.
 pub(super) struct Link {
     state: watch::Receiver<LinkState>,
+    marked: watch::Receiver<u64>,
+    last_mark: u64,
+    holds: mpsc::Sender<Hold>,
     _tasks: JoinSet<()>,
+}
+
+/// Asks the writer to send a mark, and nothing more until it is let go.
+struct Hold {
+    mark: u64,
+    released: oneshot::Receiver<()>,
+}
+
+/// A link on which nothing is sent to the guest. Dropping it lets the link go on.
+pub(super) struct Held {
+    /// Whether the guest has read everything.
+    pub(super) settled: bool,
+    _release: oneshot::Sender<()>,
 }
 
 impl Link {
     /// Serves `vsock` and attaches to the guest at the other end of `port`.
-    pub(super) fn start(vsock: &Path, port: UnixStream, nonce: u64) -> io::Result<Link> {
+    pub(super) fn start(
+        vsock: &Path,
+        port: UnixStream,
+        nonce: u64,
+        peer: Peer,
+    ) -> io::Result<Link> {
         let listener = UnixListener::bind(vsock)?;
         // Its folder may be entered by the VMM's user, who has no business with the ports.
         fs::set_permissions(vsock, fs::Permissions::from_mode(0o600))?;
         let (told, state) = watch::channel(LinkState::Attaching);
         let (frames, queued) = mpsc::channel(QUEUED_FRAMES);
+        let (holds, held) = mpsc::channel(1);
+        let (marks, marked) = watch::channel(0);
         let (reader, writer) = port.into_split();
         let shared = Arc::new(Shared {
             frames,
+            marks,
             table: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(write_all(writer, queued));
+        tasks.spawn(write_all(writer, queued, held));
         let reading = Arc::clone(&shared);
         tasks.spawn(async move {
-            let ended = reading.read(reader, nonce, &told).await;
+            let ended = reading.read(reader, nonce, peer, &told).await;
             reading.lock().connections.clear();
             let reason = ended
                 .err()
@@ -81,8 +121,27 @@ impl Link {
         tasks.spawn(async move { shared.accept(listener, nonce).await });
         Ok(Link {
             state,
+            marked,
+            last_mark: 0,
+            holds,
             _tasks: tasks,
         })
+    }
+
+    /// Sends nothing more to the guest from here on, and waits until it has read what was sent. A
+    /// guest that does not is told by the result, after a while.
+    pub(super) async fn hold(&mut self) -> Held {
+        self.last_mark += 1;
+        let mark = self.last_mark;
+        let (release, released) = oneshot::channel();
+        let settled = async {
+            self.holds.send(Hold { mark, released }).await.is_ok()
+                && self.marked.wait_for(|marked| *marked == mark).await.is_ok()
+        };
+        Held {
+            settled: timeout(SETTLE_TIMEOUT, settled).await.unwrap_or(false),
+            _release: release,
+        }
     }
 
     /// Waits until the guest listens; gives the reason if the link ends before.
@@ -125,6 +184,8 @@ struct Table {
 
 struct Shared {
     frames: mpsc::Sender<LinkFrame>,
+    /// The last mark that the guest answered.
+    marks: watch::Sender<u64>,
     table: Mutex<Table>,
 }
 
@@ -145,11 +206,29 @@ impl Shared {
         &self,
         mut port: impl AsyncRead + Unpin,
         nonce: u64,
+        peer: Peer,
         told: &watch::Sender<LinkState>,
     ) -> io::Result<()> {
         let mut decoder = LinkDecoder::new();
         let mut buffer = vec![0; MAX_PAYLOAD_BYTES];
         let mut attached = false;
+        if peer == Peer::Restored {
+            // As long as the restore may take: whoever waits for the guest gives up.
+            let mut finder = ReadyFinder::new(nonce);
+            let rest = loop {
+                match port.read(&mut buffer).await? {
+                    0 => return Ok(()),
+                    count => {
+                        if let Some(rest) = finder.push(&buffer[..count]) {
+                            break rest;
+                        }
+                    }
+                }
+            };
+            decoder.push(&rest);
+            attached = true;
+            told.send_replace(LinkState::Ready);
+        }
         loop {
             while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
                 if attached {
@@ -167,6 +246,10 @@ impl Shared {
     }
 
     fn handle(&self, frame: LinkFrame) -> Result<(), LinkError> {
+        if frame.kind == Kind::Marked {
+            self.marks.send_replace(frame.as_nonce().unwrap_or(0));
+            return Ok(());
+        }
         let mut table = self.lock();
         let Some(entry) = table.connections.get_mut(&frame.connection) else {
             // Of a connection that ended meanwhile.
@@ -204,7 +287,7 @@ impl Shared {
                 return Ok(());
             }
             // Only the host sends these; a ready is sent once.
-            Kind::Attach | Kind::Open | Kind::Ready => None,
+            Kind::Attach | Kind::Open | Kind::Ready | Kind::Mark | Kind::Marked => None,
         };
         if let Some(event) = event {
             // A connection that has ended does not need it.
@@ -371,14 +454,33 @@ impl Connection {
     }
 }
 
-async fn write_all(mut port: impl AsyncWrite + Unpin, mut queued: mpsc::Receiver<LinkFrame>) {
+async fn write_all(
+    mut port: impl AsyncWrite + Unpin,
+    mut queued: mpsc::Receiver<LinkFrame>,
+    mut holds: mpsc::Receiver<Hold>,
+) {
     let mut bytes = Vec::new();
-    while let Some(frame) = queued.recv().await {
+    loop {
+        let (frame, released) = tokio::select! {
+            biased;
+            Some(hold) = holds.recv() => {
+                let mark = LinkFrame::nonce(Kind::Mark, hold.mark);
+                (mark, Some(hold.released))
+            }
+            frame = queued.recv() => match frame {
+                Some(frame) => (frame, None),
+                None => return,
+            },
+        };
         bytes.clear();
         frame.encode(&mut bytes);
         if port.write_all(&bytes).await.is_err() {
             // The reader sees the same end and tells it.
             return;
+        }
+        if let Some(released) = released {
+            // However it is let go.
+            let _ = released.await;
         }
     }
 }
@@ -404,7 +506,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("v.sock");
         let (ours, mut guest) = UnixStream::pair().unwrap();
-        let mut link = Link::start(&path, ours, 7).unwrap();
+        let mut link = Link::start(&path, ours, 7, Peer::Fresh).unwrap();
         assert_eq!(read(&mut guest).await, LinkFrame::nonce(Kind::Attach, 7));
         // Of an earlier life: skipped until the link is attached.
         write(&mut guest, &LinkFrame::nonce(Kind::Ready, 6)).await;
@@ -509,5 +611,57 @@ mod tests {
         write(&mut guest, &LinkFrame::number(1, Kind::Credit, 10)).await;
         assert_eq!(read(&mut guest).await.payload.len(), 10);
         sent.abort();
+    }
+
+    #[tokio::test]
+    async fn what_a_restored_guest_was_sending_is_skipped_wherever_it_was_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let path = folder.path().join("v.sock");
+        let mut link = Link::start(&path, ours, 7, Peer::Restored).unwrap();
+        assert_eq!(read(&mut guest).await, LinkFrame::nonce(Kind::Attach, 7));
+        let mut bytes = Vec::new();
+        LinkFrame::data(1, &[0xff; 500]).encode(&mut bytes);
+        LinkFrame::nonce(Kind::Ready, 6).encode(&mut bytes);
+        LinkFrame::nonce(Kind::Ready, 7).encode(&mut bytes);
+        guest.write_all(&bytes[300..]).await.unwrap();
+        link.ready().await.unwrap();
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"CONNECT 5001\n").await.unwrap();
+        assert_eq!(
+            read(&mut guest).await,
+            LinkFrame::number(1, Kind::Open, 5001)
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_a_mark_until_the_link_is_let_go() {
+        let (_folder, mut link, mut guest, mut client) = linked().await;
+        write(&mut guest, &LinkFrame::bare(1, Kind::Opened)).await;
+        let (held, ()) = tokio::join!(link.hold(), async {
+            let mark = read(&mut guest).await;
+            assert_eq!(mark, LinkFrame::nonce(Kind::Mark, 1));
+            write(&mut guest, &LinkFrame::nonce(Kind::Marked, 1)).await;
+        });
+        assert!(held.settled);
+        client.write_all(b"later").await.unwrap();
+        // Bytes of the guest still pass: only its own direction is held.
+        write(&mut guest, &LinkFrame::data(1, b"meanwhile")).await;
+        let mut text = [0; 14];
+        client.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"OK 1\nmeanwhile");
+        let mut nothing = [0; 1];
+        assert!(guest.try_read(&mut nothing).is_err());
+        drop(held);
+        assert_eq!(read(&mut guest).await, LinkFrame::data(1, b"later"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_does_not_read_is_told_from_one_that_has() {
+        let (_folder, mut link, mut guest, _client) = linked().await;
+        write(&mut guest, &LinkFrame::nonce(Kind::Marked, 99)).await;
+        let start = tokio::time::Instant::now();
+        assert!(!link.hold().await.settled);
+        assert_eq!(start.elapsed(), SETTLE_TIMEOUT);
     }
 }

@@ -13,21 +13,32 @@ use firelane_sys::cgroup::Cgroups;
 use tokio::process::Child;
 use tokio::time::timeout;
 
+use super::Qemu;
 use super::boot::Kept;
-use super::link::Link;
+use super::link::{Held, Link};
 use super::migration::{self, MigrationError};
 use super::qmp::Qmp;
-use crate::driver::{ControlError, Death, MicroVm, SnapshotError};
+use crate::driver::{
+    ControlError, Death, Machine, MicroVm, SaveError, Saved, SnapshotError, SnapshotFiles,
+};
 use crate::rundir::RunDir;
 use crate::tail::Tail;
 
 /// How long a dead VMM's streams may stay open: nobody else has them.
 const STREAM_END: Duration = Duration::from_secs(1);
 
+/// A template's snapshot holds nothing of a user.
+const PUBLIC: u32 = 0o444;
+
 pub(super) struct QemuVm {
     pub(super) child: Child,
     pub(super) monitor: Qmp,
-    pub(super) _link: Link,
+    pub(super) link: Link,
+    /// While it is paused.
+    pub(super) held: Option<Held>,
+    /// What it is, for the VMM that saves it.
+    pub(super) qemu: Qemu,
+    pub(super) machine: Machine,
     /// The snapshot that it can become.
     pub(super) snapshot: Option<Kept>,
     pub(super) vsock: PathBuf,
@@ -56,11 +67,14 @@ impl MicroVm for QemuVm {
             action: "pause",
             source,
         };
-        self.monitor
-            .command("stop")
-            .await
-            .map(drop)
-            .map_err(refused)
+        if self.held.is_none() {
+            self.held = Some(self.link.hold().await);
+        }
+        let stopped = self.monitor.command("stop").await;
+        if stopped.is_err() {
+            self.held = None;
+        }
+        stopped.map(drop).map_err(refused)
     }
 
     async fn resume(&mut self) -> Result<(), ControlError> {
@@ -68,11 +82,9 @@ impl MicroVm for QemuVm {
             action: "resume",
             source,
         };
-        self.monitor
-            .command("cont")
-            .await
-            .map(drop)
-            .map_err(refused)
+        self.monitor.command("cont").await.map_err(refused)?;
+        self.held = None;
+        Ok(())
     }
 
     async fn snapshot(mut self: Box<Self>) -> Result<(), SnapshotError> {
@@ -89,8 +101,10 @@ impl MicroVm for QemuVm {
         let made = saved
             .and(ended.map_err(SnapshotError::from))
             .and_then(|()| {
-                seal(&files.memory)
-                    .and_then(|()| seal(&files.state))
+                [&files.memory, &files.state]
+                    .into_iter()
+                    .try_for_each(|path| close_to_writing(path, PUBLIC))
+                    .and_then(|()| files.flush())
                     .map_err(SnapshotError::Files)
             });
         if made.is_err() {
@@ -101,6 +115,10 @@ impl MicroVm for QemuVm {
             }
         }
         made
+    }
+
+    async fn save(&mut self, files: &SnapshotFiles) -> Result<Saved, SaveError> {
+        self.save_to(files).await
     }
 
     async fn died(&mut self) -> Death {
@@ -124,11 +142,9 @@ async fn save(monitor: &mut Qmp, state: &fs::File) -> Result<(), SnapshotError> 
         })
 }
 
-/// Nobody writes the file any more, and its bytes survive the host's sudden end.
-fn seal(path: &Path) -> io::Result<()> {
-    let file = fs::File::open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o444))?;
-    file.sync_all()
+/// Nobody writes the file any more; `mode` says who reads it.
+pub(super) fn close_to_writing(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Kills and collects the process, unless it has ended and was collected already.

@@ -10,6 +10,7 @@ mod microvm;
 mod migration;
 mod probe;
 mod qmp;
+mod save;
 
 use std::path::PathBuf;
 

@@ -25,7 +25,7 @@ pub enum Event {
 
 /// A program in the guest. Dropped before its end, it goes on until the session ends.
 pub struct Exec {
-    stream: Stream,
+    pub(super) stream: Stream,
 }
 
 /// The sending side of an exec; may be used while another task reads its events.

@@ -4,6 +4,7 @@
 //! the guest sends is checked against the stream's window before it is kept.
 
 mod archive;
+mod detached;
 mod exec;
 mod files;
 mod reader;
@@ -62,6 +63,9 @@ pub enum SessionError {
     /// The guest did not carry out a request.
     #[error("the guest refused: {}", .0.message)]
     Refused(Refused),
+    /// The guest speaks a version of the protocol that does not have this request.
+    #[error("the guest speaks version {0} of the protocol, which cannot do this")]
+    TooOld(u16),
     /// The request is over a cap of the protocol.
     #[error("the request is too large for the protocol")]
     TooLarge,
@@ -128,6 +132,7 @@ impl Session {
                 paused: false,
                 since: Instant::now(),
             }),
+            version: welcome.version,
             pongs,
         });
         // When the reader ends, so does the writer, and with it everybody who waits to write.
@@ -226,6 +231,8 @@ struct Shared {
     streams: Mutex<Table>,
     last: AtomicU32,
     pause: Mutex<Pause>,
+    /// The session's version.
+    version: u16,
     /// Answers that wait to be sent.
     pongs: mpsc::Sender<Vec<u8>>,
 }
@@ -306,6 +313,9 @@ impl Shared {
 
     /// Opens a stream with its first frame, whose stream number is filled in.
     async fn open(self: &Arc<Self>, mut first: Frame) -> Result<Stream, SessionError> {
+        if first.kind.since() > self.version {
+            return Err(SessionError::TooOld(self.version));
+        }
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, events) = mpsc::unbounded_channel();
         let credit = Arc::new(Credit {

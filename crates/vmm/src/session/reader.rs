@@ -84,6 +84,12 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
         | Kind::Signal
         | Kind::Warm
         | Kind::Renew
+        | Kind::Freeze
+        | Kind::Thaw
+        | Kind::Launch
+        | Kind::Attach
+        | Kind::List
+        | Kind::Forget
         | Kind::ListDir
         | Kind::Stat
         | Kind::GetRange
@@ -126,7 +132,10 @@ fn handle(frame: Frame, shared: &Shared) -> Result<(), SessionError> {
         }
         _ => {}
     }
-    let last = matches!(frame.kind, Kind::Exited | Kind::Refused | Kind::Done);
+    let last = matches!(
+        frame.kind,
+        Kind::Exited | Kind::Refused | Kind::Done | Kind::Listing
+    );
     let id = frame.stream;
     if !slot.control_allowed(&frame) {
         return Err(violation("frames that nothing bounds"));

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use firelane_guest_proto::frame::Frame;
 use firelane_guest_proto::frame::Kind;
-use firelane_guest_proto::message::{BadMessage, RenewSpec, WarmSpec, to_frame};
+use firelane_guest_proto::message::{
+    BadMessage, FreezeSpec, RenewSpec, ThawSpec, WarmSpec, to_frame,
+};
 use tokio::time::timeout;
 
 use super::{Session, SessionError, violation};
@@ -34,7 +36,30 @@ impl Session {
             .await
     }
 
-    async fn carry_out(
+    /// Has the guest stop its programs where they are, to be saved; it may take `limit`. Afterwards it
+    /// carries out nothing but a renewal or a thaw. The session stays open.
+    ///
+    /// # Errors
+    /// [`SessionError::Refused`] with the code `Busy` if they do not stand still in time: they go on.
+    pub async fn freeze(&self, limit: Duration) -> Result<(), SessionError> {
+        let spec = FreezeSpec {
+            timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
+        };
+        self.carry_out(to_frame(0, Kind::Freeze, &spec), limit + RENEW_TIMEOUT)
+            .await
+    }
+
+    /// Lets a guest that was frozen go on under its own names.
+    ///
+    /// # Errors
+    /// [`SessionError`]; the guest has not confirmed that it goes on.
+    pub async fn thaw(&self, spec: &ThawSpec) -> Result<(), SessionError> {
+        self.carry_out(to_frame(0, Kind::Thaw, spec), RENEW_TIMEOUT)
+            .await
+    }
+
+    /// Sends a request whose answer is a bare word.
+    pub(super) async fn carry_out(
         &self,
         request: Result<Frame, BadMessage>,
         limit: Duration,

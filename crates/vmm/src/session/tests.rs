@@ -2,7 +2,8 @@
 //! runtime's own and passes only while everybody waits.
 
 use firelane_guest_proto::message::{
-    ExecSpec, FileInfo, GetSpec, Limits, Program, PutSpec, RefusedCode, VERSION,
+    AttachSpec, DetachedState, ExecSpec, FileInfo, GetSpec, Limits, Listed, Listing, Program,
+    PutSpec, RefusedCode, VERSION,
 };
 use tokio::time::Instant;
 
@@ -20,19 +21,23 @@ struct Guest {
 impl Guest {
     /// A session, and the guest that has just welcomed it.
     async fn greeted() -> (Session, Guest) {
+        Guest::speaking(VERSION).await
+    }
+
+    async fn speaking(version: u16) -> (Session, Guest) {
         let (ours, stream) = UnixStream::pair().unwrap();
         let mut guest = Guest {
             stream,
             decoder: Decoder::new(),
         };
-        let (session, ()) = tokio::join!(Session::open(ours), guest.welcome());
+        let (session, ()) = tokio::join!(Session::open(ours), guest.welcome(version));
         (session.unwrap(), guest)
     }
 
-    async fn welcome(&mut self) {
+    async fn welcome(&mut self, version: u16) {
         assert_eq!(self.next().await.kind, Kind::Hello);
         let welcome = Welcome {
-            version: VERSION,
+            version,
             runner: String::new(),
             kernel: String::new(),
             runner_started_us: 0,
@@ -301,4 +306,70 @@ async fn a_flood_of_pings_costs_no_memory_and_stops_nobody() {
     assert_eq!(guest.next().await.kind, Kind::Exec);
     let pong = guest.next().await;
     assert_eq!((pong.kind, pong.payload), (Kind::Pong, vec![7; 8]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_guest_is_not_asked_for_what_it_does_not_know() {
+    let (session, mut guest) = Guest::speaking(1).await;
+    let old = |error: SessionError| assert!(matches!(error, SessionError::TooOld(1)), "{error:?}");
+    old(session.freeze(Duration::from_secs(1)).await.unwrap_err());
+    old(session.launch("a", &exec()).await.unwrap_err());
+    old(session.list().await.unwrap_err());
+    // What it knows it is asked as ever.
+    session.exec(&exec()).await.unwrap();
+    assert_eq!(guest.request().await.kind, Kind::Exec);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_is_refused() {
+    let listed = |id: &str| Listed {
+        id: id.into(),
+        state: DetachedState::Running,
+        pid: 1,
+        started_ns: 0,
+    };
+    let too_many = vec![listed("a"); 65];
+    for execs in [vec![listed("\x1b[2J")], too_many] {
+        let (session, mut guest) = Guest::greeted().await;
+        let lie = async {
+            assert_eq!(guest.request().await.kind, Kind::List);
+            let listing = Listing { execs };
+            guest
+                .send(&to_frame(1, Kind::Listing, &listing).unwrap())
+                .await;
+        };
+        let (list, ()) = tokio::join!(session.list(), lie);
+        let error = list.unwrap_err();
+        assert!(matches!(error, SessionError::Violation { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_does_not_answer_is_given_up_whatever_was_asked() {
+    let (session, mut guest) = Guest::greeted().await;
+    let asked = async {
+        let spec = AttachSpec::default();
+        let attach = session.attach(&spec).await.err().unwrap();
+        assert_eq!(silent_for(&attach), 60);
+        assert_eq!(silent_for(&session.list().await.unwrap_err()), 60);
+        let freeze = session.freeze(Duration::from_secs(20)).await;
+        assert_eq!(silent_for(&freeze.unwrap_err()), 30);
+    };
+    tokio::select! {
+        () = asked => {}
+        () = guest.only_live() => unreachable!(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attach_that_is_answered_with_something_else_is_refused() {
+    let (session, mut guest) = Guest::greeted().await;
+    let lie = async {
+        assert_eq!(guest.request().await.kind, Kind::Attach);
+        guest.send(&Frame::new(1, Kind::Started, Vec::new())).await;
+    };
+    let spec = AttachSpec::default();
+    let (attached, ()) = tokio::join!(session.attach(&spec), lie);
+    let error = attached.err().unwrap();
+    assert!(matches!(error, SessionError::Violation { .. }), "{error:?}");
 }
