@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use firelane_store::db::DbError;
 use firelane_wire::bus::{FollowRun, StartRun, StopRun};
 use firelane_wire::event::{End, Event, ReadLog};
 use firelane_wire::problem::{Code, Problem};
@@ -71,7 +70,9 @@ impl Coordinator {
         let request = {
             let mut now = entry.now();
             now.state = RunState::Running;
-            now.started = Some(jiff::Timestamp::now());
+            now.started = Some(records::now());
+            // Of one that is not durable the record is made at its end.
+            now.attempt += u32::from(!entry.durable);
             now.started_at = Some(Instant::now());
             now.host = Some(host.clone());
             now.request.take()
@@ -97,15 +98,6 @@ impl Coordinator {
             None => End::Failed(Problem::new(Code::Internal, "the run was given out twice")),
         };
         self.finish(&entry, &end);
-    }
-
-    async fn mark_started(&self, entry: &Entry) -> Result<(), DbError> {
-        let now_us = jiff::Timestamp::now().as_microsecond();
-        let started = self.db.start_run(entry.id.to_string(), now_us).await?;
-        if !started {
-            tracing::warn!(run = %entry.id, "a run was not queued on record when it started");
-        }
-        Ok(())
     }
 
     /// Reads the run's log at its host, to the end.

@@ -14,6 +14,8 @@ use firelane_wire::run::{Place, Run, RunRequest, RunState};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::records;
+
 /// What the log of a run may hold beside what the program writes and what is fetched, in bytes.
 const LOG_SLACK: u64 = 18 << 20;
 
@@ -40,6 +42,8 @@ pub(crate) struct Now {
     pub(crate) problem: Option<Problem>,
     /// The host that has it.
     pub(crate) host: Option<String>,
+    /// How often it was started, as its record has it.
+    pub(crate) attempt: u32,
     /// Bytes that the program wrote.
     pub(crate) written: u64,
     /// Its owner has asked for its end.
@@ -65,7 +69,7 @@ impl Entry {
             lang: request.lang,
             template: request.template.clone(),
             labels: request.labels.clone(),
-            created: Timestamp::now(),
+            created: records::now(),
             durable,
             log: LiveLog::new(usize::try_from(log_bytes).unwrap_or(usize::MAX)),
             now: Mutex::new(Now {
@@ -75,6 +79,7 @@ impl Entry {
                 finished: None,
                 problem: None,
                 host: None,
+                attempt: 0,
                 written: 0,
                 cancelled: false,
                 request: Some(request),

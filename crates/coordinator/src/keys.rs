@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use firelane_model::budget::DailyBudget;
 use firelane_model::id::KeyId;
-use firelane_store::db::{Db, DbError, KeyRow, NewAudit, Used};
+use firelane_store::db::{AuditEntry, Db, DbError, Key as KeyRecord, MAX_PAGE, PageOf};
 use firelane_wire::bus::{Caller, KeyFound, MakeKey, RevokeKey};
-use firelane_wire::key::{Key, KeyMade, NewKey};
+use firelane_wire::key::{Key, KeyLimits, KeyMade, NewKey};
 use firelane_wire::problem::{Code, Problem};
 use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::entry::Entry;
-use crate::records::{problem, today};
+use crate::records::{self, Used, json, problem, time, today};
 use crate::service::Coordinator;
 
 /// Longest name of a key or tenant, in bytes.
@@ -39,29 +40,35 @@ impl Keys {
     /// As the database has them.
     pub(crate) async fn load(db: &Db) -> Result<Keys, DbError> {
         let mut keys = Keys::default();
-        for row in db.keys().await? {
-            let Ok(mut key) = serde_json::from_str::<Key>(&row.about) else {
-                tracing::error!(key = row.id, "the record of a key cannot be read");
-                continue;
-            };
-            let revoked = row.revoked_us.map(Timestamp::from_microsecond);
-            key.revoked_at =
-                revoked.map(|at| at.map_or_else(|_| String::new(), |at| at.to_string()));
-            let secret_hash = row.secret_hash;
-            keys.all.insert(key.id, Known { key, secret_hash });
+        let mut page = PageOf::first(MAX_PAGE);
+        loop {
+            let found = db.read(move |rx| rx.keys(None, page)).await?;
+            for record in &found.items {
+                match shown(record) {
+                    Some(key) => {
+                        let secret_hash = record.secret_hash;
+                        keys.all.insert(key.id, Known { key, secret_hash });
+                    }
+                    None => tracing::error!(key = record.id, "the record of a key cannot be read"),
+                }
+            }
+            page.after = found.next;
+            if found.next.is_none() {
+                break;
+            }
         }
         let day = today();
-        for row in db.usage(None, day, day).await? {
-            if let Ok(key) = row.used.key.parse() {
-                keys.charge(key, &row.used);
+        for used in db.read(move |rx| rx.usage_of_day(day)).await? {
+            if let Ok(key) = used.key_id.parse() {
+                keys.charge(key, day, used.usage.cpu_us);
             }
         }
         Ok(keys)
     }
 
-    fn charge(&mut self, key: KeyId, used: &Used) {
-        let cpu = Duration::from_micros(u64::try_from(used.cpu_us).unwrap_or(0));
-        let day = u64::try_from(used.day).unwrap_or(0);
+    fn charge(&mut self, key: KeyId, day: i64, cpu_us: u64) {
+        let cpu = Duration::from_micros(cpu_us);
+        let day = u64::try_from(day).unwrap_or(0);
         self.used.entry(key).or_default().charge(cpu, day);
     }
 
@@ -90,7 +97,8 @@ impl Coordinator {
     /// Counts what a run used against its key's budget.
     pub(crate) fn charge(&self, entry: &Entry, used: &Used) {
         if let Some(key) = entry.caller.key {
-            self.state().keys.charge(key, used);
+            let cpu_us = used.usage.cpu_us;
+            self.state().keys.charge(key, used.day, cpu_us);
         }
     }
 
@@ -121,7 +129,7 @@ impl Coordinator {
     pub(crate) async fn make_key(self: Arc<Self>, call: MakeKey) -> Result<KeyMade, Problem> {
         let MakeKey { actor, key: new } = call;
         check(&new)?;
-        let now = Timestamp::now();
+        let now = records::now();
         let key = Key {
             id: KeyId::from_bits(Uuid::now_v7().as_u128()),
             tenant: new.tenant.unwrap_or_else(|| new.name.clone()),
@@ -134,16 +142,13 @@ impl Coordinator {
         };
         let secret = secret()?;
         let secret_hash = blake3::hash(secret.as_bytes()).into();
-        let about = serde_json::to_string(&key).unwrap_or_default();
-        let row = KeyRow {
-            id: key.id.to_string(),
-            about: about.clone(),
-            secret_hash,
-            revoked_us: None,
-        };
-        let audit = audit(now, actor, "key.create", key.id, about);
-        let inserted = self.db.insert_key(row, audit).await;
-        inserted.map_err(|error| problem(&error))?;
+        let record = record(&key, secret_hash, now);
+        let audit = audit(now, actor, "key.create", key.id, json(&key));
+        let inserted = self.db.write(move |tx| {
+            tx.insert_key(&record)?;
+            tx.append_audit(&audit)
+        });
+        inserted.await.map_err(|error| problem(&error))?;
         let token = format!("{}.{secret}", key.id);
         let known = Known {
             key: key.clone(),
@@ -159,13 +164,18 @@ impl Coordinator {
         if self.find_key(id).is_none() {
             return Err(Problem::not_found("key", id));
         }
-        let now = Timestamp::now();
+        let now = records::now();
         let audit = audit(now, actor, "key.revoke", id, "{}".into());
-        let revoked = self
-            .db
-            .revoke_key(id.to_string(), now.as_microsecond(), audit)
-            .await;
-        let revoked = revoked.map_err(|error| problem(&error))?;
+        let (name, at) = (id.to_string(), now.as_millisecond());
+        let revoked = self.db.write(move |tx| {
+            let first = tx.key(&name)?.is_some_and(|key| key.revoked_at.is_none());
+            if first {
+                tx.revoke_key(&name, at)?;
+                tx.append_audit(&audit)?;
+            }
+            Ok(first)
+        });
+        let revoked = revoked.await.map_err(|error| problem(&error))?;
         let mut state = self.state();
         let known = state.keys.all.get_mut(&id);
         let known = known.ok_or_else(|| Problem::not_found("key", id))?;
@@ -176,9 +186,51 @@ impl Coordinator {
     }
 }
 
-fn audit(now: Timestamp, actor: String, action: &str, id: KeyId, detail: String) -> NewAudit {
-    NewAudit {
-        at_us: now.as_microsecond(),
+/// What a key allows, as the record keeps it beside its scopes.
+#[derive(Serialize, Deserialize)]
+struct Allowed {
+    weight: u32,
+    limits: KeyLimits,
+}
+
+fn record(key: &Key, secret_hash: [u8; 32], now: Timestamp) -> KeyRecord {
+    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
+    KeyRecord {
+        id: key.id.to_string(),
+        tenant: key.tenant.clone(),
+        name: key.name.clone(),
+        scopes: scopes.join(","),
+        limits: json(&Allowed {
+            weight: key.weight,
+            limits: key.limits.clone(),
+        }),
+        secret_hash,
+        created: now.as_millisecond(),
+        revoked_at: None,
+        last_used: None,
+    }
+}
+
+/// A record as callers see it; nothing, if it is damaged or of another version.
+fn shown(record: &KeyRecord) -> Option<Key> {
+    let scopes: Result<_, _> = record.scopes.split(',').map(str::parse).collect();
+    let Allowed { weight, limits } = serde_json::from_str(&record.limits).ok()?;
+    Some(Key {
+        id: record.id.parse().ok()?,
+        name: record.name.clone(),
+        tenant: record.tenant.clone(),
+        scopes: scopes.ok()?,
+        weight,
+        limits,
+        created_at: time(record.created)?,
+        // One whose time cannot be read is revoked all the same.
+        revoked_at: record.revoked_at.map(|at| time(at).unwrap_or_default()),
+    })
+}
+
+fn audit(now: Timestamp, actor: String, action: &str, id: KeyId, detail: String) -> AuditEntry {
+    AuditEntry {
+        at: now.as_millisecond(),
         actor,
         action: action.into(),
         subject: id.to_string(),

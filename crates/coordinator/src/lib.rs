@@ -11,19 +11,24 @@
 //! | Module | Does |
 //! | --- | --- |
 //! | [`Coordinator`] | holds the state, answers over the Bus |
-//! | `runs` | the life of a run: submit, read, send, cancel, list |
+//! | `runs` | the life of a run: submit, read, send, cancel |
+//! | `list` | lists of runs, those in memory and those on record as one |
 //! | `dispatch` | gives runs to hosts and follows them |
 //! | `hosts` | which hosts there are |
-//! | `records` | runs in the database |
+//! | `recording`, `records` | runs in the database, and what a record holds |
 //! | `keys`, `usage` | who may ask, and what was used |
 
 mod dispatch;
 mod entry;
 mod hosts;
 mod keys;
+mod list;
+mod recording;
 mod records;
 mod runs;
 mod service;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 pub use service::{Config, Coordinator, ServeError};

@@ -1,23 +1,24 @@
 //! Runs and their records in the database.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use firelane_guest_proto::Lang;
 use firelane_model::id::RunId;
-use firelane_store::db::{DbError, RunRow, Used};
-use firelane_wire::bus::{Caller, decode, encode};
-use firelane_wire::event::{End, Event, LogPage, ReadLog};
+use firelane_store::db::{
+    AuditEntry, Class, DbError, Finish, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, NewRun, RunEnd,
+    RunHead, RunState as Recorded, Swap, Usage, Writing, day_of,
+};
+use firelane_wire::bus::{Caller, encode};
+use firelane_wire::event::{End, Event, ReadLog};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Run, RunRequest, RunState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
-use crate::service::Coordinator;
 
-/// Microseconds of a day.
-const DAY_US: i64 = 86_400_000_000;
+/// Who did it, in the audit, if it was no key: the owner of the local socket.
+const OWNER: &str = "local";
 
 /// What a run is, as the record keeps it.
 #[derive(Serialize, Deserialize)]
@@ -33,134 +34,198 @@ pub(crate) fn problem(error: &DbError) -> Problem {
         error = error as &dyn std::error::Error,
         "the database failed"
     );
-    match error {
-        DbError::Full { .. } => Problem::new(Code::StorageFull, error.to_string())
-            .with_remedy("make space on the service's disk"),
-        DbError::Sqlite { .. } | DbError::Closed => Problem::new(Code::Internal, error.to_string()),
+    let cause = error.to_string();
+    match error.class() {
+        Class::Invalid => Problem::new(Code::Invalid, cause),
+        Class::Conflict => Problem::new(Code::Conflict, cause),
+        Class::Exhausted => {
+            Problem::new(Code::StorageFull, cause).with_remedy("make space on the service's disk")
+        }
+        Class::Unavailable => Problem::new(Code::Unavailable, cause),
+        Class::Internal => Problem::new(Code::Internal, cause),
     }
 }
 
-/// A record that cannot be read is damaged, or of another version.
-fn unreadable(id: &str) -> Problem {
-    Problem::new(Code::Internal, format!("the record of {id} cannot be read"))
+/// Now, as exactly as records keep it: what is shown does not change when it is read from one.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
-/// The record of a run as it is now.
-pub(crate) fn row(entry: &Entry) -> RunRow {
-    let about = About {
-        lang: entry.lang,
-        template: entry.template.clone(),
-        labels: entry.labels.clone(),
-    };
-    let now = entry.now();
-    RunRow {
-        id: entry.id.to_string(),
-        tenant: entry.caller.tenant.clone(),
-        caller: json(&entry.caller),
-        state: now.state.name().into(),
-        about: json(&about),
-        request: now.request.as_ref().map(json),
-        problem: now.problem.as_ref().map(json),
-        created_us: entry.created.as_microsecond(),
-        started_us: now.started.map(Timestamp::as_microsecond),
-        finished_us: now.finished.map(Timestamp::as_microsecond),
-    }
+/// The day (UTC), counted from 1970.
+pub(crate) fn today() -> i64 {
+    day_of(Timestamp::now().as_millisecond())
+}
+
+/// A time of a record, as callers see it.
+pub(crate) fn time(at_ms: i64) -> Option<String> {
+    let at = Timestamp::from_millisecond(at_ms).ok()?;
+    Some(at.to_string())
 }
 
 /// Strings, numbers and maps with string keys: this cannot fail.
-fn json(value: &impl Serialize) -> String {
+pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// A record as callers see it.
-pub(crate) fn shown(row: &RunRow) -> Result<Run, Problem> {
-    let damaged = || unreadable(&row.id);
-    let about: About = serde_json::from_str(&row.about).map_err(|_| damaged())?;
-    let state = state(&row.state).ok_or_else(damaged)?;
-    let time = |us: i64| Timestamp::from_microsecond(us).map(|at| at.to_string());
-    let problem = row.problem.as_deref().map(serde_json::from_str).transpose();
-    Ok(Run {
-        id: row.id.parse().map_err(|_| damaged())?,
-        state,
-        lang: about.lang,
-        template: about.template,
-        created_at: time(row.created_us).map_err(|_| damaged())?,
-        started_at: row.started_us.and_then(|us| time(us).ok()),
-        finished_at: row.finished_us.and_then(|us| time(us).ok()),
-        place: None,
-        outcome: None,
-        problem: problem.map_err(|_| damaged())?,
-        labels: about.labels,
-    })
+/// A run that is new to the database, and what the audit says of it.
+pub(crate) struct Submission {
+    run: NewRun,
+    audit: AuditEntry,
 }
 
-fn state(name: &str) -> Option<RunState> {
-    let all = [
-        RunState::Queued,
-        RunState::Running,
-        RunState::Done,
-        RunState::Failed,
-        RunState::Cancelled,
-        RunState::Expired,
-    ];
-    all.into_iter().find(|state| state.name() == name)
-}
-
-/// A run that was queued when the service last ended.
-pub(crate) fn revived(row: &RunRow) -> Option<(RunId, Caller, RunRequest)> {
-    let id = row.id.parse().ok()?;
-    let caller = serde_json::from_str(&row.caller).ok()?;
-    let request = serde_json::from_str(row.request.as_deref()?).ok()?;
-    Some((id, caller, request))
-}
-
-impl Coordinator {
-    /// Writes a run that is over, in the background; until that is done it is read from memory.
-    pub(crate) fn record(self: &Arc<Self>, entry: &Arc<Entry>, end: &End) {
-        let (this, entry) = (Arc::clone(self), Arc::clone(entry));
-        let used = used(&entry, end);
-        self.charge(&entry, &used);
-        self.tasks.spawn(async move {
-            let log = whole_log(&entry).await;
-            let written = this.db.finish_run(row(&entry), log, used).await;
-            match written {
-                Ok(()) => drop(this.state().runs.remove(&entry.id)),
-                // It stays in memory: that is where it still can be read.
-                Err(error) => drop(problem(&error)),
-            }
-        });
-    }
-
-    /// A part of the log of a run that is over, from its record.
-    pub(crate) async fn recorded_log(&self, id: RunId, read: ReadLog) -> Result<LogPage, Problem> {
-        let log = self.db.run_log(id.to_string()).await;
-        let bytes = log.map_err(|error| problem(&error))?;
-        let bytes = bytes.ok_or_else(|| Problem::not_found("run", id))?;
-        let events: Vec<(u64, Event)> = decode(&bytes)?;
-        let mut page = LogPage {
-            end: true,
-            ..LogPage::default()
+impl Submission {
+    pub(crate) fn of(entry: &Entry) -> Submission {
+        let about = About {
+            lang: entry.lang,
+            template: entry.template.clone(),
+            labels: entry.labels.clone(),
         };
-        let mut room = usize::try_from(read.max_bytes).unwrap_or(usize::MAX);
-        for (number, event) in events
-            .into_iter()
-            .filter(|(number, _)| *number > read.after)
-        {
-            let bytes = event.bytes();
-            if bytes > room && !page.events.is_empty() {
-                page.end = false;
-                break;
-            }
-            room = room.saturating_sub(bytes);
-            page.events.push((number, event));
+        let created = entry.created.as_millisecond();
+        let key_id = entry.caller.key.map(|key| key.to_string());
+        let id = entry.id.to_string();
+        let now = entry.now();
+        let request = now.request.as_ref();
+        let deadline_ms = request.and_then(|request| request.deadline_ms);
+        Submission {
+            audit: AuditEntry {
+                at: created,
+                actor: key_id.clone().unwrap_or_else(|| OWNER.into()),
+                action: "run.create".into(),
+                subject: id.clone(),
+                detail: "{}".into(),
+            },
+            run: NewRun {
+                id,
+                tenant: entry.caller.tenant.clone(),
+                key_id,
+                durable: entry.durable,
+                priority: request.map_or(0, |request| request.priority.into()),
+                deadline: deadline_ms.map(|ms| created.saturating_add_unsigned(ms)),
+                about: json(&about),
+                spec: json(&(&entry.caller, request)),
+                created,
+            },
         }
-        Ok(page)
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.run.id
+    }
+
+    pub(crate) fn tenant(&self) -> &str {
+        &self.run.tenant
+    }
+
+    pub(crate) fn created(&self) -> i64 {
+        self.run.created
+    }
+
+    pub(crate) fn insert(&self, tx: &Writing<'_>) -> Result<(), DbError> {
+        tx.insert_run(&self.run)?;
+        tx.append_audit(&self.audit)?;
+        Ok(())
     }
 }
 
-/// Everything that a log still has.
-async fn whole_log(entry: &Entry) -> Vec<u8> {
-    let mut events = Vec::new();
+/// What a run used, and when it ended.
+pub(crate) struct Used {
+    pub(crate) day: i64,
+    pub(crate) usage: Usage,
+}
+
+impl Used {
+    pub(crate) fn of(entry: &Entry, end: &End) -> Used {
+        // From a float it saturates, and what is no number is 0.
+        let us = |ms: f64| (ms * 1e3) as u64;
+        let (cpu_us, wall_us) = match end {
+            End::Done { ending, .. } => (us(ending.usage.cpu_ms), us(ending.usage.wall_ms)),
+            _ => (0, 0),
+        };
+        Used {
+            day: today(),
+            usage: Usage {
+                runs: 1,
+                cpu_us,
+                wall_us,
+                output_bytes: entry.now().written,
+            },
+        }
+    }
+}
+
+/// The end of a run, for the database.
+pub(crate) struct Ended {
+    /// Of a run that the database does not have yet.
+    submission: Option<Submission>,
+    /// When its attempt began, of such a run.
+    started: Option<i64>,
+    finish: Finish,
+    tenant: String,
+    /// Empty for none.
+    key_id: String,
+    used: Used,
+}
+
+impl Ended {
+    pub(crate) fn of(entry: &Entry, end: &End, output: Vec<u8>, used: Used) -> Ended {
+        let submission = (!entry.durable).then(|| Submission::of(entry));
+        let key = entry.caller.key;
+        let now = entry.now();
+        let state = match end {
+            End::Done { .. } => RunEnd::Done,
+            End::Failed(_) => RunEnd::Failed,
+            End::Cancelled => RunEnd::Cancelled,
+            End::Expired => RunEnd::Expired,
+        };
+        Ended {
+            submission,
+            started: now.started.map(Timestamp::as_millisecond),
+            finish: Finish {
+                id: entry.id.to_string(),
+                attempt: now.attempt,
+                state,
+                outcome: now.problem.as_ref().map(outcome),
+                output: Some(output),
+                finished: now.finished.map_or(0, Timestamp::as_millisecond),
+            },
+            tenant: entry.caller.tenant.clone(),
+            key_id: key.map_or_else(String::new, |key| key.to_string()),
+            used,
+        }
+    }
+
+    /// Writes it, and what was used. Whether the run was there to be ended.
+    pub(crate) fn write(&self, tx: &Writing<'_>) -> Result<Swap, DbError> {
+        if let Some(submission) = &self.submission {
+            submission.insert(tx)?;
+            if let (1.., Some(started)) = (self.finish.attempt, self.started) {
+                tx.start_run(&self.finish.id, 0, started)?;
+            }
+        }
+        let swap = tx.finish_run(&self.finish)?;
+        if swap == Swap::Made {
+            let Used { day, usage } = &self.used;
+            tx.add_usage(&self.tenant, &self.key_id, *day, usage)?;
+        }
+        Ok(swap)
+    }
+}
+
+fn outcome(problem: &Problem) -> String {
+    let text = json(problem);
+    if text.len() <= MAX_OUTCOME_BYTES {
+        return text;
+    }
+    json(&Problem::new(
+        problem.code,
+        "its cause is too long to be kept",
+    ))
+}
+
+/// Everything that a log still has, as the record keeps it.
+pub(crate) async fn whole_log(entry: &Entry) -> Vec<u8> {
+    let mut events: Vec<(u64, Event)> = Vec::new();
     let mut after = 0;
     loop {
         let read = ReadLog {
@@ -173,32 +238,71 @@ async fn whole_log(entry: &Entry) -> Vec<u8> {
         after = page.events.last().map_or(after, |(number, _)| *number);
         events.extend(page.events);
         if page.end {
-            // Bytes, numbers and strings: this cannot fail.
-            return encode(&events).unwrap_or_default();
+            break;
         }
     }
+    // Bytes, numbers and strings: this cannot fail.
+    let bytes = encode(&events).unwrap_or_default();
+    if bytes.len() <= MAX_RUN_OUTPUT_BYTES {
+        return bytes;
+    }
+    tracing::error!(run = %entry.id, bytes = bytes.len(), "of a run's log only the end is kept");
+    let end = events.split_off(events.len().saturating_sub(1));
+    encode(&end).unwrap_or_default()
 }
 
-fn used(entry: &Entry, end: &End) -> Used {
-    let us = |ms: f64| (ms * 1e3) as i64;
-    let (cpu_us, wall_us) = match end {
-        End::Done { ending, .. } => (us(ending.usage.cpu_ms), us(ending.usage.wall_ms)),
-        _ => (0, 0),
-    };
-    Used {
-        day: today(),
-        tenant: entry.caller.tenant.clone(),
-        key: entry
-            .caller
-            .key
-            .map_or_else(String::new, |key| key.to_string()),
-        cpu_us,
-        wall_us,
-        output_bytes: i64::try_from(entry.now().written).unwrap_or(i64::MAX),
+/// A record that cannot be read is damaged, or of another version.
+fn unreadable(id: &str) -> Problem {
+    Problem::new(Code::Internal, format!("the record of {id} cannot be read"))
+}
+
+/// A record as callers see it.
+pub(crate) fn shown(head: &RunHead) -> Result<Run, Problem> {
+    let damaged = || unreadable(&head.id);
+    let about: About = serde_json::from_str(&head.about).map_err(|_| damaged())?;
+    let outcome = head.outcome.as_deref();
+    let problem = outcome.map(serde_json::from_str).transpose();
+    Ok(Run {
+        id: head.id.parse().map_err(|_| damaged())?,
+        state: state(head.state),
+        lang: about.lang,
+        template: about.template,
+        created_at: time(head.created).ok_or_else(damaged)?,
+        started_at: head.started.and_then(time),
+        finished_at: head.finished.and_then(time),
+        place: None,
+        outcome: None,
+        problem: problem.map_err(|_| damaged())?,
+        labels: about.labels,
+    })
+}
+
+const fn state(recorded: Recorded) -> RunState {
+    match recorded {
+        Recorded::Queued => RunState::Queued,
+        Recorded::Running => RunState::Running,
+        Recorded::Done => RunState::Done,
+        Recorded::Failed => RunState::Failed,
+        Recorded::Cancelled => RunState::Cancelled,
+        Recorded::Expired => RunState::Expired,
     }
 }
 
-/// The day (UTC), counted from 1970.
-pub(crate) fn today() -> i64 {
-    Timestamp::now().as_microsecond().div_euclid(DAY_US)
+/// The same state as the database has it.
+pub(crate) const fn recorded(state: RunState) -> Recorded {
+    match state {
+        RunState::Queued => Recorded::Queued,
+        RunState::Running => Recorded::Running,
+        RunState::Done => Recorded::Done,
+        RunState::Failed => Recorded::Failed,
+        RunState::Cancelled => Recorded::Cancelled,
+        RunState::Expired => Recorded::Expired,
+    }
+}
+
+/// A run that was not over when the service last ended.
+pub(crate) fn revived(id: &str, spec: &str) -> Option<(RunId, Caller, RunRequest)> {
+    let id = id.parse().ok()?;
+    let (caller, request) = serde_json::from_str(spec).ok()?;
+    Some((id, caller, request))
 }

@@ -1,22 +1,18 @@
 //! What callers do with runs.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_model::id::RunId;
 use firelane_model::queue::{self, Entry as Queued, Refused};
-use firelane_store::db::{DbError, Inserted, RunFilter};
+use firelane_store::db::RunKey;
 use firelane_wire::bus::{
-    Caller, CancelRun, FeedRun, GetRun, ListRuns, ReadRun, SendRun, StopRun, SubmitRun, Submitted,
+    Caller, CancelRun, FeedRun, GetRun, ReadRun, SendRun, StopRun, SubmitRun, Submitted,
 };
 use firelane_wire::event::{End, LogPage};
-use firelane_wire::page::{DEFAULT_LIMIT, MAX_LIMIT, Page};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Place, Run, RunRequest, RunState};
-use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -45,23 +41,21 @@ impl Coordinator {
             self.entry(&mut state, id, caller, request, durable)?
         };
         if durable {
-            let inserted = self.db.insert_run(records::row(&entry), fingerprint).await;
-            let inserted = inserted.map_err(|error| records::problem(&error));
-            match inserted {
-                Ok(Inserted::New) => {}
-                Ok(Inserted::Same(id)) => {
-                    self.give_back(&entry);
-                    return replayed(&id);
-                }
-                Ok(Inserted::Other) => {
-                    self.give_back(&entry);
+            // Whoever learns its id from the record finds it here.
+            self.state().runs.insert(id, Arc::clone(&entry));
+            let known = match self.keep(&entry, fingerprint).await {
+                Ok(RunKey::New) => None,
+                Ok(RunKey::Same(id)) => Some(replayed(&id)),
+                Ok(RunKey::Other) => {
                     let cause = "the idempotency key was used for another request";
-                    return Err(Problem::new(Code::KeyReused, cause));
+                    Some(Err(Problem::new(Code::KeyReused, cause)))
                 }
-                Err(problem) => {
-                    self.give_back(&entry);
-                    return Err(problem);
-                }
+                Err(error) => Some(Err(records::problem(&error))),
+            };
+            if let Some(answer) = known {
+                self.state().runs.remove(&id);
+                self.give_back(&entry);
+                return answer;
             }
         }
         let place = match self.enqueue(&entry) {
@@ -79,30 +73,6 @@ impl Coordinator {
             place,
             replayed: false,
         })
-    }
-
-    /// Puts back into the queue what was on disk when the service last ended. What had a host then is
-    /// over: it must not run twice.
-    pub(crate) async fn revive(self: &Arc<Self>) -> Result<(), DbError> {
-        for row in self.db.unfinished_runs().await? {
-            let Some((id, caller, request)) = records::revived(&row) else {
-                tracing::error!(run = row.id, "the record of a run cannot be read");
-                continue;
-            };
-            let entry = Arc::new(Entry::new(id, caller, request, true, None));
-            self.state().runs.insert(id, Arc::clone(&entry));
-            let end = match row.state.as_str() {
-                "queued" => self.enqueue(&entry).err(),
-                _ => {
-                    let problem = Problem::new(Code::Unavailable, "the service ended while it ran");
-                    Some(problem.with_remedy("ask for it again"))
-                }
-            };
-            if let Some(problem) = end {
-                self.finish(&entry, &End::Failed(problem));
-            }
-        }
-        Ok(())
     }
 
     /// Ends what waits and would be forgotten with this process.
@@ -147,7 +117,7 @@ impl Coordinator {
         Ok(Arc::new(Entry::new(id, caller, request, durable, pass)))
     }
 
-    fn enqueue(&self, entry: &Arc<Entry>) -> Result<Place, Problem> {
+    pub(crate) fn enqueue(&self, entry: &Arc<Entry>) -> Result<Place, Problem> {
         let (deadline_ms, priority) = {
             let now = entry.now();
             let request = now.request.as_ref();
@@ -218,16 +188,6 @@ impl Coordinator {
         found.filter(|entry| entry.caller.tenant == tenant)
     }
 
-    /// A run that is over and on record, and whose it is.
-    async fn recorded(&self, tenant: &str, id: RunId) -> Result<Run, Problem> {
-        let row = self.db.run(id.to_string()).await;
-        let row = row.map_err(|error| records::problem(&error))?;
-        match row.filter(|row| row.tenant == tenant) {
-            Some(row) => records::shown(&row),
-            None => Err(Problem::not_found("run", id)),
-        }
-    }
-
     /// A part of a run's log.
     pub(crate) async fn read(self: Arc<Self>, call: ReadRun) -> Result<LogPage, Problem> {
         if let Some(entry) = self.find(&call.tenant, call.id) {
@@ -246,49 +206,6 @@ impl Coordinator {
         let ahead = state.queue.position(call.id);
         let place = ahead.map(|ahead| self.place(&state, ahead));
         Ok(entry.shown(place))
-    }
-
-    /// A tenant's runs, newest first.
-    pub(crate) async fn list(self: Arc<Self>, call: ListRuns) -> Result<Page<Run>, Problem> {
-        let limit = call.page.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            let cause = format!("limit is {limit}, not from 1 to {MAX_LIMIT}");
-            return Err(Problem::new(Code::Invalid, cause));
-        }
-        let before: Option<RunId> = match call.page.cursor.as_deref().map(str::parse) {
-            None => None,
-            Some(Ok(id)) => Some(id),
-            Some(Err(_)) => return Err(Problem::new(Code::Invalid, "cursor is none of ours")),
-        };
-        let filter = RunFilter {
-            tenant: call.tenant.clone(),
-            state: call.state.map(|state| state.name().into()),
-            before: before.map(|id| id.to_string()),
-            limit: limit + 1,
-        };
-        let rows = self.db.runs(filter).await;
-        let rows = rows.map_err(|error| records::problem(&error))?;
-        let mut runs = BTreeMap::new();
-        for row in &rows {
-            let run = records::shown(row)?;
-            runs.insert(Reverse(run.id), run);
-        }
-        // What is in memory is newer than its record, or has none yet.
-        let live: Vec<Arc<Entry>> = self.state().runs.values().map(Arc::clone).collect();
-        for entry in live {
-            let wanted =
-                entry.caller.tenant == call.tenant && before.is_none_or(|before| entry.id < before);
-            let run = entry.shown(None);
-            runs.remove(&Reverse(run.id));
-            if wanted && call.state.is_none_or(|state| state == run.state) {
-                runs.insert(Reverse(run.id), run);
-            }
-        }
-        let limit = limit as usize;
-        let more = runs.len() > limit;
-        let items: Vec<Run> = runs.into_values().take(limit).collect();
-        let next_cursor = items.last().filter(|_| more).map(|run| run.id.to_string());
-        Ok(Page { items, next_cursor })
     }
 
     /// Sends something to the program of a run.
@@ -338,7 +255,7 @@ impl Coordinator {
                 return;
             }
             now.state = Entry::state_of(end);
-            now.finished = Some(Timestamp::now());
+            now.finished = Some(records::now());
             now.request = None;
             if let End::Failed(problem) = end {
                 now.problem = Some(problem.clone());

@@ -9,7 +9,7 @@ use firelane_model::concurrency::Concurrency;
 use firelane_model::id::{KeyId, RunId};
 use firelane_model::queue::{FairQueue, Limits, ServiceRate};
 use firelane_model::time::Moment;
-use firelane_store::bus::{Bus, BusError, Calls, Server};
+use firelane_store::bus::{BusError, Calls, Server, SharedBus};
 use firelane_store::db::{Db, DbError};
 use firelane_wire::bus::{
     CancelRun, FindKey, GetRun, ListHosts, ListKeys, ListRuns, LookQueue, LookUsage, MakeKey,
@@ -64,7 +64,7 @@ pub(crate) struct State {
 /// The coordinator.
 pub struct Coordinator {
     config: Config,
-    bus: Arc<dyn Bus>,
+    bus: SharedBus,
     pub(crate) db: Db,
     state: Mutex<State>,
     start: Instant,
@@ -79,11 +79,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`DbError`].
-    pub async fn new(
-        config: Config,
-        bus: Arc<dyn Bus>,
-        db: Db,
-    ) -> Result<Arc<Coordinator>, DbError> {
+    pub async fn new(config: Config, bus: SharedBus, db: Db) -> Result<Arc<Coordinator>, DbError> {
         let keys = Keys::load(&db).await?;
         let limits = Limits {
             total: config.queue,
@@ -197,6 +193,7 @@ impl Coordinator {
             ListHosts => |this, _call| Ok::<_, Problem>(this.state().hosts.list(Instant::now()));
         }
         self.tasks.spawn(Arc::clone(self).dispatch());
+        self.tasks.spawn(Arc::clone(self).prune());
         Ok(server)
     }
 }

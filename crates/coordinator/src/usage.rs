@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use firelane_store::db::MAX_USAGE_DAYS;
 use firelane_wire::bus::LookUsage;
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::usage::{Usage, UsageDay};
@@ -12,8 +13,6 @@ use crate::service::Coordinator;
 
 /// Day 0 of the records.
 const EPOCH: Date = Date::constant(1970, 1, 1);
-/// Most days of one answer.
-const MAX_DAYS: i64 = 366;
 
 impl Coordinator {
     /// What a tenant used, by day and key.
@@ -22,20 +21,22 @@ impl Coordinator {
         let first = call.query.from.as_deref().map(day).transpose()?;
         let last = call.query.to.as_deref().map(day).transpose()?;
         let (first, last) = (first.unwrap_or(today), last.unwrap_or(today));
-        if last < first || last - first >= MAX_DAYS {
-            let cause = format!("from and to are not 1 to {MAX_DAYS} days in order");
+        if last < first || last - first >= MAX_USAGE_DAYS {
+            let cause = format!("from and to are not 1 to {MAX_USAGE_DAYS} days in order");
             return Err(Problem::new(Code::Invalid, cause));
         }
-        let rows = self.db.usage(Some(call.tenant), first, last).await;
-        let rows = rows.map_err(|error| problem(&error))?;
-        let seconds = |us: i64| us as f64 / 1e6;
+        let rows = self
+            .db
+            .read(move |rx| rx.usage(&call.tenant, None, first, last));
+        let rows = rows.await.map_err(|error| problem(&error))?;
+        let seconds = |us: u64| us as f64 / 1e6;
         let days = rows.into_iter().map(|row| UsageDay {
-            day: date(row.used.day),
-            key: row.used.key,
-            runs: row.runs.unsigned_abs(),
-            cpu_seconds: seconds(row.used.cpu_us),
-            wall_seconds: seconds(row.used.wall_us),
-            output_bytes: row.used.output_bytes.unsigned_abs(),
+            day: date(row.day),
+            key: row.key_id,
+            runs: row.usage.runs,
+            cpu_seconds: seconds(row.usage.cpu_us),
+            wall_seconds: seconds(row.usage.wall_us),
+            output_bytes: row.usage.output_bytes,
         });
         Ok(Usage {
             days: days.collect(),

@@ -2,8 +2,8 @@
 //!
 //! | Module | Holds |
 //! | --- | --- |
-//! | [`bus`] | requests and answers between services |
-//! | [`db`] | what survives a restart |
+//! | [`bus`] | requests and answers between services, whether they share a process or not |
+//! | [`db`] | what survives a restart, a crash and a power cut |
 //! | [`live`] | logs that are read while they grow |
 
 pub mod bus;

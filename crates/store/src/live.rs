@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 /// Longest that a reader is kept waiting, whatever it asks for.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 /// Most bytes of a page, whatever the reader asks for; with its frame it fits a message of the Bus.
-const MAX_PAGE_BYTES: usize = 512 << 10;
+pub const MAX_PAGE_BYTES: usize = 512 << 10;
 
 /// What happened to one run or exec so far.
 pub struct LiveLog {

@@ -1,6 +1,6 @@
 //! `firelane audit`: the record of what was done to keys and to the service.
 
-use firelane_store::db::{Db, OpenError};
+use firelane_store::db::{AuditFault, AuditHead, AuditVerdict, Db, OpenError};
 
 use crate::args::AuditCommand;
 use crate::failure::Failure;
@@ -16,17 +16,25 @@ pub(super) async fn audit(command: AuditCommand) -> Result<u8, Failure> {
         let error = anyhow::anyhow!("there is no database {}", path.display());
         return Err(Failure::platform(error).with_remedy("'firelane serve' makes one"));
     }
-    let db = Db::open(&path)?;
-    match db.verify_audit().await.map_err(Failure::platform)? {
-        Ok((rows, head)) => {
-            let head: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
+    let db = Db::open(&path).await?;
+    let verdict = db.audit_verify(None).await;
+    // The lock is given up before anybody is told.
+    db.close().await;
+    match verdict.map_err(Failure::platform)? {
+        AuditVerdict::Whole(AuditHead { seq, hash }) => {
+            let head: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
             say(format_args!(
-                "{rows} rows, unbroken; the last has the hash {head}"
+                "{seq} rows, unbroken; the last has the hash {head}"
             ))?;
             Ok(0)
         }
-        Err(broken) => {
-            eprintln!("firelane: the audit is broken: {broken}");
+        AuditVerdict::Broken { seq, fault } => {
+            let what = match fault {
+                AuditFault::Missing => "is missing",
+                AuditFault::Hash => "is not what its hash says",
+                AuditFault::Noted => "is not the one that was noted",
+            };
+            eprintln!("firelane: the audit is broken: row {seq} {what}");
             Ok(BROKEN)
         }
     }

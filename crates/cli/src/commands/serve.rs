@@ -55,7 +55,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     };
     // Everything that another service may have is taken before the first microVM is started.
     let state = state_folder(&args)?;
-    let db = Db::open(&args.state.database())?;
+    let db = Db::open(&args.state.database()).await?;
     let socket = Socket::bind(&args.socket.path())?;
     let (network, address) = bind(&args, &state).await?;
 

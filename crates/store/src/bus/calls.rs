@@ -1,30 +1,37 @@
-//! Typed calls over the Bus: see [`firelane_wire::bus`].
+//! Typed calls over the Bus: see [`firelane_wire::bus`] for what they are and how they are written.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use firelane_wire::bus::{Call, decode, encode};
 use firelane_wire::problem::{Code, Problem};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
-use super::{Bus, BusError, Request};
+use super::{BusError, MAX_MESSAGE_BYTES, Request, Requests, SharedBus};
 
 /// How long an ordinary call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Calls of one kind that a server answers at once; the next one waits in the queue of its subject.
+/// A call that waits for something to happen (a read of a log, up to 20 s) takes a place while it
+/// waits, and there is one for each caller that waits for a run: so this is above the connections that
+/// a gateway has. Kinds have their places apart: however many read, a cancel is answered.
+pub const AT_ONCE: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+
 /// Calls one service, by the first words of its subjects.
 #[derive(Clone)]
 pub struct Calls {
-    bus: Arc<dyn Bus>,
+    bus: SharedBus,
     prefix: Arc<str>,
 }
 
 impl Calls {
     /// Calls of the service whose subjects begin with `prefix`.
     #[must_use]
-    pub fn of(bus: Arc<dyn Bus>, prefix: &str) -> Calls {
+    pub fn of(bus: SharedBus, prefix: &str) -> Calls {
         Calls {
             bus,
             prefix: prefix.into(),
@@ -44,7 +51,7 @@ impl Calls {
     /// # Errors
     /// The service's own [`Problem`], or one that says that it does not answer.
     pub async fn ask_for<C: Call>(&self, call: &C, longer: Duration) -> Result<C::Answer, Problem> {
-        let subject = format!("{}.{}", self.prefix, C::NAME);
+        let subject = subject::<C>(&self.prefix);
         let payload = Bytes::from(encode(call)?);
         let limit = CALL_TIMEOUT + longer;
         match self.bus.request(&subject, payload, limit).await {
@@ -54,34 +61,52 @@ impl Calls {
     }
 }
 
+fn subject<C: Call>(prefix: &str) -> String {
+    format!("{prefix}.{}", C::NAME)
+}
+
 fn problem(error: &BusError) -> Problem {
     let code = match error {
-        BusError::NobodyServes(_) | BusError::TimedOut { .. } => Code::Unavailable,
+        BusError::NobodyListens { .. }
+        | BusError::TimedOut { .. }
+        | BusError::Unanswered { .. }
+        | BusError::Closed => Code::Unavailable,
         BusError::TooLarge { .. } => Code::TooLarge,
-        BusError::BadSubject(_) => Code::Internal,
+        BusError::BadSubject { .. } => Code::Internal,
     };
     Problem::new(code, error.to_string())
 }
 
 /// Serves calls. Dropped, it serves no more, and what was being answered is dropped too.
 pub struct Server {
-    bus: Arc<dyn Bus>,
+    bus: SharedBus,
     prefix: String,
+    at_once: NonZeroUsize,
     tasks: JoinSet<()>,
 }
 
 impl Server {
     /// A server of calls whose subjects begin with `prefix`; of none yet.
     #[must_use]
-    pub fn new(bus: Arc<dyn Bus>, prefix: &str) -> Server {
+    pub fn new(bus: SharedBus, prefix: &str) -> Server {
         Server {
             bus,
             prefix: prefix.into(),
+            at_once: AT_ONCE,
             tasks: JoinSet::new(),
         }
     }
 
-    /// Serves one kind of call: each by a task of its own, so that one that waits holds up nobody.
+    /// Answers at most so many calls of each kind at once, from the next [`Server::on`] on, instead
+    /// of [`AT_ONCE`].
+    #[must_use]
+    pub fn at_once(mut self, at_once: NonZeroUsize) -> Server {
+        self.at_once = at_once;
+        self
+    }
+
+    /// Serves one kind of call: each by a task of its own, so that one that waits holds up nobody. A
+    /// handler that panics leaves its asker without an answer, and the others alone.
     ///
     /// # Errors
     /// [`BusError`].
@@ -91,24 +116,41 @@ impl Server {
         F: Fn(C) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<C::Answer, Problem>> + Send + 'static,
     {
-        let subject = format!("{}.{}", self.prefix, C::NAME);
-        let mut requests = self.bus.serve(&subject).await?;
-        self.tasks.spawn(async move {
-            let mut answering = JoinSet::new();
-            loop {
-                tokio::select! {
-                    request = requests.next() => match request {
-                        Some(request) => {
-                            let answer = answer.clone();
-                            answering.spawn(respond(request, answer));
-                        }
-                        None => break,
-                    },
-                    Some(_) = answering.join_next() => {}
-                }
-            }
-        });
+        let requests = self.bus.serve(&subject::<C>(&self.prefix)).await?;
+        self.tasks.spawn(serve(requests, self.at_once, answer));
         Ok(())
+    }
+}
+
+/// Answers until the Bus is closed; then lets end what was begun.
+async fn serve<C, F, Fut>(mut requests: Box<dyn Requests>, at_once: NonZeroUsize, answer: F)
+where
+    C: Call,
+    F: Fn(C) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<C::Answer, Problem>> + Send + 'static,
+{
+    let mut answering = JoinSet::new();
+    loop {
+        let request = tokio::select! {
+            biased;
+            Some(ended) = answering.join_next() => {
+                tell_panic::<C>(ended);
+                continue;
+            }
+            request = requests.next(), if answering.len() < at_once.get() => request,
+        };
+        let Some(request) = request else { break };
+        answering.spawn(respond(request, answer.clone()));
+    }
+    drop(requests);
+    while let Some(ended) = answering.join_next().await {
+        tell_panic::<C>(ended);
+    }
+}
+
+fn tell_panic<C: Call>(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(call = C::NAME, %error, "a handler of calls ended without an answer");
     }
 }
 
@@ -118,17 +160,33 @@ where
     F: Fn(C) -> Fut,
     Fut: Future<Output = Result<C::Answer, Problem>>,
 {
-    let answered = match decode::<C>(&request.payload) {
+    let answered = match decode::<C>(request.payload()) {
         Ok(call) => answer(call).await,
-        Err(error) => Err(Problem::from(error)),
+        Err(error) => {
+            tracing::warn!(call = C::NAME, %error, "a call is not understood");
+            Err(Problem::from(error))
+        }
     };
-    let bytes = encode(&answered).or_else(|error| {
-        let failed: Result<C::Answer, Problem> = Err(error.into());
-        encode(&failed)
-    });
-    match bytes.map(|bytes| request.answer(bytes.into())) {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(call = C::NAME, %error, "an answer was not sent"),
-        Err(error) => tracing::warn!(call = C::NAME, %error, "an answer cannot be written"),
+    let bytes = match encode(&answered) {
+        Ok(bytes) if bytes.len() > MAX_MESSAGE_BYTES => refusal::<C>(too_large(bytes.len())),
+        Ok(bytes) => Some(bytes),
+        Err(error) => refusal::<C>(error.into()),
+    };
+    let Some(bytes) = bytes else { return };
+    if let Err(error) = request.answer(bytes.into()).await {
+        tracing::warn!(call = C::NAME, %error, "an answer was not sent");
     }
+}
+
+fn too_large(bytes: usize) -> Problem {
+    let cause = format!("the answer has {bytes} bytes, at most {MAX_MESSAGE_BYTES} are carried");
+    Problem::new(Code::TooLarge, cause).with_remedy("ask for less at once")
+}
+
+/// The bytes of an answer that says why there is none.
+fn refusal<C: Call>(problem: Problem) -> Option<Vec<u8>> {
+    tracing::error!(call = C::NAME, %problem, "a call was carried out and cannot be answered");
+    let refused: Result<C::Answer, Problem> = Err(problem);
+    // An asker that gets nothing learns that it got nothing.
+    encode(&refused).ok()
 }

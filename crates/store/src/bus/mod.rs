@@ -1,64 +1,52 @@
-//! The Bus: a request to whoever serves a subject, and its answer.
+//! The Bus: requests and answers between the gateway, the coordinator and the agents.
 //!
 //! ```text
-//!   asker ── subject, bytes, time-out ──▶ one of the servers of the subject
-//!         ◀──────────── bytes ──────────
+//!   asker ── request(subject) ──> [ queue of the subject ] ── next() ──> one of its servers
+//!     ^                                                                       │
+//!     └───────────────────────────── answer ──────────────────────────────────┘
 //! ```
 //!
-//! A subject is words joined by dots. Several may serve one; each request goes to exactly one of
-//! them. Whoever asks gets the answer, or an error by its time-out: a server that drops a request,
-//! or is gone, is not waited for longer. Nothing is kept: what must not be lost is in the database of
-//! whoever asks.
+//! Delivery is at most once: a request that ended in [`BusError::TimedOut`] or
+//! [`BusError::Unanswered`] was carried out, or is being carried out, or never will be; only
+//! [`BusError::NobodyListens`], [`BusError::TooLarge`] and [`BusError::BadSubject`] say that nobody
+//! got it. What must survive a crash is in the database first, and is asked again from there.
+//!
+//! A server that is slow slows its askers: they wait until their own deadline, first for a place in
+//! the subject's queue, which holds [`QUEUE`] requests, then for the answer. A request whose asker
+//! has left may still reach a server.
+//!
+//! [`Bus`] moves bytes; [`Calls`] and [`Server`] put typed calls on top; [`LocalBus`] is the implementation for parts
+//! in one process. Every implementation passes the suite in `tests/bus`.
 
 mod calls;
+mod error;
+mod limits;
 mod local;
+mod request;
+mod subject;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
-pub use calls::{Calls, Server};
+pub use calls::{AT_ONCE, Calls, Server};
+pub use error::BusError;
+pub use limits::{MAX_MESSAGE_BYTES, MAX_SUBJECT_BYTES, QUEUE};
 pub use local::LocalBus;
+pub use request::{Answering, Request};
+pub use subject::check_subject;
 
-/// Most bytes of a request or an answer: a message of NATS (1 MiB) less its headers.
-pub const MAX_MESSAGE_BYTES: usize = (1 << 20) - 4096;
-/// Most characters of a subject.
-const MAX_SUBJECT: usize = 200;
+/// A Bus that several parts hold.
+pub type SharedBus = Arc<dyn Bus>;
 
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BusError {
-    /// The subject is not words joined by dots.
-    #[error("'{0}' is not a subject")]
-    BadSubject(String),
-    /// Nobody serves the subject.
-    #[error("nobody serves {0}")]
-    NobodyServes(String),
-    /// There was no answer in time.
-    #[error("no answer from {subject} within {timeout:?}")]
-    TimedOut {
-        /// What was asked.
-        subject: String,
-        /// How long was waited.
-        timeout: Duration,
-    },
-    /// The message is over [`MAX_MESSAGE_BYTES`].
-    #[error("a message of {bytes} bytes is too large for the Bus")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
-}
-
-/// Carries requests and answers.
+/// Carries requests to servers and answers back.
 #[async_trait]
 pub trait Bus: Send + Sync {
-    /// Asks whoever serves the subject. A slow server is waited for until the time-out.
+    /// Asks one of the servers of `subject`, and waits for its answer, no longer than `timeout` in all.
     ///
-    /// # Errors
-    /// [`BusError`].
+    /// Requests that one asker makes one after the other reach a single server in that order.
     async fn request(
         &self,
         subject: &str,
@@ -66,60 +54,18 @@ pub trait Bus: Send + Sync {
         timeout: Duration,
     ) -> Result<Bytes, BusError>;
 
-    /// Serves a subject from now on, until what is returned is dropped.
-    ///
-    /// # Errors
-    /// [`BusError::BadSubject`].
+    /// Becomes a server of `subject` until the result is dropped. Servers of one subject share its
+    /// requests: each goes to exactly one of them.
     async fn serve(&self, subject: &str) -> Result<Box<dyn Requests>, BusError>;
+
+    /// Ends this Bus for all who hold it: who asks gets [`BusError::Closed`], who waits for an answer
+    /// gets an error, and servers get no more requests.
+    async fn close(&self);
 }
 
-/// The requests that come to one server.
+/// The requests of one server.
 #[async_trait]
 pub trait Requests: Send {
-    /// The next one; nothing, once the Bus is gone.
+    /// The next request; none when the Bus is closed. Dropping the future loses no request.
     async fn next(&mut self) -> Option<Request>;
-}
-
-/// A request that waits for its answer.
-#[derive(Debug)]
-pub struct Request {
-    /// What was sent.
-    pub payload: Bytes,
-    reply: oneshot::Sender<Bytes>,
-}
-
-impl Request {
-    /// Answers it. Who asked may have left.
-    ///
-    /// # Errors
-    /// [`BusError::TooLarge`]; who asked gets no answer.
-    pub fn answer(self, payload: Bytes) -> Result<(), BusError> {
-        check_size(&payload)?;
-        let _ = self.reply.send(payload);
-        Ok(())
-    }
-
-    /// Whether who asked has left.
-    #[must_use]
-    pub fn is_abandoned(&self) -> bool {
-        self.reply.is_closed()
-    }
-}
-
-fn check_size(payload: &Bytes) -> Result<(), BusError> {
-    let bytes = payload.len();
-    if bytes > MAX_MESSAGE_BYTES {
-        return Err(BusError::TooLarge { bytes });
-    }
-    Ok(())
-}
-
-fn check_subject(subject: &str) -> Result<(), BusError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let word = |word: &str| !word.is_empty() && word.bytes().all(plain);
-    if subject.len() <= MAX_SUBJECT && subject.split('.').all(word) {
-        Ok(())
-    } else {
-        Err(BusError::BadSubject(subject.into()))
-    }
 }

@@ -1,80 +1,114 @@
-//! API keys: of their secrets only the hashes.
+//! API keys. Of the secret only a hash is kept.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 
-use super::audit::{self, NewAudit};
-use super::{Db, DbError};
+use super::access::{Reading, Writing};
+use super::check;
+use super::error::DbError;
+use super::page::{Page, PageOf};
 
-/// A key as it is kept.
+/// How far `last_used` may lag behind: a key that is busy is not written at every use.
+const LAST_USED_LAG_MS: i64 = 60_000;
+
+/// An API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRow {
-    /// Its name.
+pub struct Key {
+    /// The public part of the key.
     pub id: String,
-    /// What it is and allows, as JSON.
-    pub about: String,
-    /// BLAKE3 of its secret.
+    /// Whose it is.
+    pub tenant: String,
+    /// What its owner calls it.
+    pub name: String,
+    /// What it may be used for.
+    pub scopes: String,
+    /// Its rates and budgets, JSON.
+    pub limits: String,
+    /// Hash of the secret part.
     pub secret_hash: [u8; 32],
-    /// When it was revoked.
-    pub revoked_us: Option<i64>,
+    /// When it was made.
+    pub created: i64,
+    /// Since when it is refused.
+    pub revoked_at: Option<i64>,
+    /// When it was used last, to the minute.
+    pub last_used: Option<i64>,
 }
 
-impl Db {
-    /// Inserts a key, and what the audit says of it.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn insert_key(&self, key: KeyRow, audit: NewAudit) -> Result<(), DbError> {
-        self.write(move |connection| {
-            connection.execute(
-                "INSERT INTO keys (id, about, secret_hash, revoked_us) VALUES (?1, ?2, ?3, ?4)",
-                params![key.id, key.about, &key.secret_hash[..], key.revoked_us],
-            )?;
-            audit::append(connection, &audit)
-        })
-        .await
+const COLUMNS: &str =
+    "seq, id, tenant, name, scopes, limits, secret_hash, created, revoked_at, last_used";
+
+fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Key)> {
+    let key = Key {
+        id: row.get("id")?,
+        tenant: row.get("tenant")?,
+        name: row.get("name")?,
+        scopes: row.get("scopes")?,
+        limits: row.get("limits")?,
+        secret_hash: row.get("secret_hash")?,
+        created: row.get("created")?,
+        revoked_at: row.get("revoked_at")?,
+        last_used: row.get("last_used")?,
+    };
+    Ok((row.get("seq")?, key))
+}
+
+impl Reading<'_> {
+    /// One key.
+    pub fn key(&self, id: &str) -> Result<Option<Key>, DbError> {
+        let sql = format!("SELECT {COLUMNS} FROM keys WHERE id = ?1");
+        Ok(self.one(&sql, [id], of_row)?.map(|(_, key)| key))
     }
 
-    /// Revokes a key, and says so in the audit; `false` if it is unknown or was revoked before.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn revoke_key(
-        &self,
-        id: String,
-        now_us: i64,
-        audit: NewAudit,
-    ) -> Result<bool, DbError> {
-        self.write(move |connection| {
-            let changed = connection.execute(
-                "UPDATE keys SET revoked_us = ?2 WHERE id = ?1 AND revoked_us IS NULL",
-                (id, now_us),
-            )?;
-            if changed == 1 {
-                audit::append(connection, &audit)?;
-            }
-            Ok(changed == 1)
-        })
-        .await
+    /// Keys of one tenant, or of all, oldest first.
+    pub fn keys(&self, tenant: Option<&str>, page: PageOf) -> Result<Page<Key>, DbError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM keys WHERE (?1 IS NULL OR tenant = ?1) AND seq > ?2
+             ORDER BY seq LIMIT ?3"
+        );
+        let found = self.many(&sql, params![tenant, page.above(), page.look_for()], of_row)?;
+        Ok(page.of(found))
+    }
+}
+
+impl Writing<'_> {
+    /// Adds a key.
+    pub fn insert_key(&self, key: &Key) -> Result<(), DbError> {
+        check::id("key", &key.id)?;
+        check::tenant(&key.tenant)?;
+        check::short("the name of a key", &key.name)?;
+        check::short("the scopes of a key", &key.scopes)?;
+        check::json("the limits of a key", &key.limits)?;
+        self.insert(
+            "key",
+            &key.id,
+            "INSERT INTO keys (id, tenant, name, scopes, limits, secret_hash, created, revoked_at, last_used)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                key.id,
+                key.tenant,
+                key.name,
+                key.scopes,
+                key.limits,
+                key.secret_hash,
+                key.created,
+                key.revoked_at,
+                key.last_used
+            ],
+        )
     }
 
-    /// All keys, oldest first.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn keys(&self) -> Result<Vec<KeyRow>, DbError> {
-        self.read(|connection| {
-            let mut statement = connection
-                .prepare("SELECT id, about, secret_hash, revoked_us FROM keys ORDER BY id")?;
-            let rows = statement.query_map([], |row| {
-                Ok(KeyRow {
-                    id: row.get(0)?,
-                    about: row.get(1)?,
-                    secret_hash: row.get(2)?,
-                    revoked_us: row.get(3)?,
-                })
-            })?;
-            rows.collect()
-        })
-        .await
+    /// Has a key refused from now on. Whether there is such a key; of one that was revoked before, the
+    /// time stays.
+    pub fn revoke_key(&self, id: &str, now: i64) -> Result<bool, DbError> {
+        let sql = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
+        Ok(self.execute(sql, params![id, now])? > 0)
+    }
+
+    /// Notes that a key was used; not if that was noted less than a minute ago.
+    pub fn use_key(&self, id: &str, now: i64) -> Result<(), DbError> {
+        // A distance, so that a clock that was set back does not stop it.
+        let sql = "UPDATE keys SET last_used = ?2
+                   WHERE id = ?1 AND (last_used IS NULL OR abs(?2 - last_used) >= ?3)";
+        self.execute(sql, params![id, now, LAST_USED_LAG_MS])?;
+        Ok(())
     }
 }

@@ -1,118 +1,115 @@
-//! The database: what must survive a restart, a crash and a power cut. SQLite with a write-ahead log,
-//! flushed at each commit.
+//! The database of a service: one SQLite file.
 //!
 //! ```text
-//!   callers ──jobs──▶ one writer thread: all that wait in one transaction ──commit──▶ answers
-//!   callers ──────▶ one reader, beside it
+//!   write(job) ──> [ queue ] ──> writer thread: one transaction for all that waits,
+//!                                a savepoint for each ──> commit, fsync ──> answers
+//!   read(job) ───> one of a few connections that only read, on a blocking thread
 //! ```
 //!
-//! Nobody is answered before the commit that holds the change. Order is that of numbers and ids, never
-//! that of the clock, which may jump.
+//! A write that was answered survives a crash and a power cut (WAL, synchronous FULL). A write that
+//! failed changed nothing, except that after [`DbError::Failed`] and [`DbError::Full`] of a commit a crash may
+//! yet bring it back. A write whose future is dropped is carried out all the same.
 //!
-//! | File | Holds |
-//! | --- | --- |
-//! | `open.rs` | what is checked before a file is used |
-//! | `writer.rs` | the writer thread |
-//! | `runs.rs`, `keys.rs`, `usage.rs`, `audit.rs` | a table each |
+//! Rows are ordered by sequence numbers that the database gives, runs by their ids, never by time: a clock that jumps
+//! changes what a record says, and nothing else. Times are milliseconds since 1970, and come in as
+//! arguments. Columns of JSON are text that is not interpreted here.
+//!
+//! One process has the file at a time, held by a lock on `<path>.lock`. A file that is not ours, is damaged, is
+//! newer or is in use is refused by [`Db::open`] and left as it is.
 
-mod audit;
-mod keys;
+mod access;
+mod check;
+mod error;
 mod open;
-mod runs;
-#[cfg(test)]
-mod tests;
-mod usage;
+mod page;
+mod readers;
+mod refusal;
+mod schema;
 mod writer;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+mod audit;
+mod idempotency;
+mod keys;
+mod runs;
+mod sandboxes;
+mod snapshots;
+mod usage;
 
-use rusqlite::Connection;
+use std::path::Path;
+use std::sync::Arc;
 
-pub use audit::{AuditBroken, AuditRow, NewAudit};
-pub use keys::KeyRow;
-pub use open::OpenError;
-pub use runs::{Inserted, RunFilter, RunRow};
-pub use usage::{UsageRow, Used};
+pub use access::{Reading, Writing};
+pub use audit::{AuditEntry, AuditFault, AuditHead, AuditRow, AuditVerdict, MAX_DETAIL_BYTES};
+pub use check::{MAX_BLOB_BYTES, MAX_ID_BYTES, MAX_JSON_BYTES, MAX_SHORT_BYTES, MAX_TENANT_BYTES};
+pub use error::{Class, DbError};
+pub use idempotency::{KeptAnswer, MAX_IDEMPOTENCY_KEY_BYTES, Reservation, Reserved};
+pub use keys::Key;
+pub use page::{Cursor, MAX_PAGE, Page, PageOf};
+pub use refusal::OpenError;
+pub use runs::{
+    Finish, MAX_ABOUT_BYTES, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, NewRun, Run, RunEnd, RunHead,
+    RunKey, RunState, Swap,
+};
+pub use sandboxes::{Labels, MAX_LABELS, Sandbox, SandboxChange, SandboxUpdate};
+pub use snapshots::Snapshot;
+pub use usage::{MAX_USAGE_DAYS, Usage, UsageOfDay, day_of};
+
+use readers::Readers;
 use writer::Writer;
 
-/// Why something was not read or written. Nothing of it is in the database.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum DbError {
-    /// The disk is full.
-    #[error("the disk with {} is full", path.display())]
-    Full {
-        /// The database.
-        path: PathBuf,
-    },
-    /// SQLite refused.
-    #[error("cannot use the database {}", path.display())]
-    Sqlite {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: Arc<rusqlite::Error>,
-    },
-    /// The database was closed.
-    #[error("the database is closed")]
-    Closed,
-}
-
-/// An open database. Its clones are the same one.
+/// An open database. Clones are the same one.
 #[derive(Clone)]
 pub struct Db {
-    /// Dropped first: the writer leaves the file without a log beside it if it is the last to close.
-    reader: Arc<Mutex<Connection>>,
-    writer: Arc<Writer>,
-    path: Arc<Path>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    readers: Readers,
+    writer: Writer,
 }
 
 impl Db {
-    /// Opens the database, or makes it. Holds it alone until the last clone is dropped.
-    ///
-    /// # Errors
-    /// [`OpenError`]; a file that is refused is left as it is.
-    pub fn open(path: &Path) -> Result<Db, OpenError> {
-        let opened = open::open(path)?;
-        Ok(Db {
-            writer: Arc::new(Writer::start(opened.writer, opened.lock)),
-            reader: Arc::new(Mutex::new(opened.reader)),
-            path: path.into(),
-        })
-    }
-
-    /// Changes something; it is on disk when this returns.
-    async fn write<T, F>(&self, change: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let changed = self.writer.write(change).await;
-        changed
-            .ok_or(DbError::Closed)?
-            .map_err(|error| self.error(error))
-    }
-
-    /// Reads something.
-    async fn read<T, F>(&self, look: F) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let reader = Arc::clone(&self.reader);
-        let reading = tokio::task::spawn_blocking(move || {
-            look(&reader.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Opens the database, or creates it. Reads all of it once, to see that it is whole.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let path = path.to_owned();
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = open::open(&path)?;
+            let readers = Readers::new(opened.readers);
+            let writer = Writer::start(opened.writer, opened.lock)
+                .map_err(|source| OpenError::thread(&path, source))?;
+            let inner = Arc::new(Inner { readers, writer });
+            Ok(Self { inner })
         });
-        let read = reading.await.map_err(|_| DbError::Closed)?;
-        read.map_err(|error| self.error(Arc::new(error)))
+        match opening.await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
     }
 
-    fn error(&self, source: Arc<rusqlite::Error>) -> DbError {
-        let path = self.path.to_path_buf();
-        match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => DbError::Full { path },
-            _ => DbError::Sqlite { path, source },
-        }
+    /// Reads, by a view that does not change while `work` looks at it. `work` blocks a thread, so it
+    /// does nothing but read.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reading<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        self.inner.readers.read(work).await
+    }
+
+    /// Changes what `work` changes, all of it or nothing, and returns when that is on disk. An error of
+    /// `work` undoes it. `work` holds up every other write, so it does nothing but write.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Writing<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        self.inner.writer.write(work).await
+    }
+
+    /// Carries out what waits, closes the file and gives up its lock. What comes later is refused with
+    /// [`DbError::Stopped`]. Without it the same happens some time after the last clone is dropped.
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        self.inner.writer.stop().await;
     }
 }

@@ -1,271 +1,297 @@
-//! What is checked before a file is used as the database.
+//! Opening the file, and refusing it.
 //!
-//! Source: SQLite, "Database File Format", section 1.3: the header of a file has its magic in the
-//! first 16 bytes, the user version at 60 and the application id at 68, big-endian.
+//! A new database is made whole under another name and then renamed, so a file of ours is never half
+//! made: an empty one is damaged, and its first page always names us. What is there is looked at from the outside to the
+//! inside, each look changing nothing: our lock, the first page as bytes, then SQLite's check of the
+//! whole file by a connection that only reads and leaves the WAL as it is.
 
-use std::fs::File;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::{FlockOperation, flock};
 
-/// Marks our files: "FLAN".
-const APPLICATION: u32 = 0x464c_414e;
-/// The newest layout that this code knows.
-const VERSION: u32 = 1;
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-const HEADER_BYTES: usize = 100;
-/// How long a statement waits for a lock: only a stranger can hold one.
-const BUSY: Duration = Duration::from_secs(5);
+use super::readers::READERS;
+use super::refusal::OpenError;
+use super::schema::{self, APPLICATION_ID, LATEST};
 
-/// Why the database is not used. Its file is as it was.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("another process uses {}", path.display())]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not a database of ours.
-    #[error("{} is not a database of Firelane", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A newer version has written it.
-    #[error("{} has layout {found}, this version knows {VERSION}", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its layout.
-        found: u32,
-    },
-    /// It is damaged.
-    #[error("{} is damaged: {what}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        what: String,
-    },
-    /// It cannot be read or made.
-    #[error("cannot open {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// SQLite cannot use it.
-    #[error("cannot open {}", path.display())]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-}
-
-impl OpenError {
-    /// What the user can do about it.
-    #[must_use]
-    pub fn remedy(&self) -> String {
-        match self {
-            OpenError::InUse { .. } => "stop the other 'firelane serve'".into(),
-            OpenError::Foreign { path } | OpenError::Damaged { path, .. } => format!(
-                "nothing was changed; move {} away, or put a copy of it back",
-                path.display()
-            ),
-            OpenError::Newer { .. } => "use the version of Firelane that wrote it".into(),
-            OpenError::File { .. } | OpenError::Sqlite { .. } => {
-                "see that its folder is there, can be written, and has space".into()
-            }
-        }
-    }
-}
+/// How long a statement waits for a lock that another program holds. None of ours does.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same while opening: whoever holds it then was there before us, and will stay.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of the WAL that are kept for reuse after a checkpoint.
+const WAL_KEPT_BYTES: i64 = 64 * 1024 * 1024;
+/// Page cache of each connection, in KiB.
+const CACHE_KIB: i64 = 8 * 1024;
+/// Prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 128;
+/// Holds tenants' code and output.
+const MODE: u32 = 0o600;
 
 pub(super) struct Opened {
     pub(super) writer: Connection,
-    pub(super) reader: Connection,
-    pub(super) lock: File,
+    pub(super) readers: Vec<Connection>,
+    pub(super) lock: Lock,
+}
+
+/// The lock on `<path>.lock`, until it is dropped. The file stays.
+pub(super) struct Lock {
+    _file: File,
 }
 
 pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     let lock = lock(path)?;
-    let sqlite = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-            OpenError::InUse { path: path.into() }
+    let version = match header(path)? {
+        Some(header) => {
+            check_header(path, &header)?;
+            inspect(path)?
         }
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            OpenError::Damaged {
-                path: path.into(),
-                what: source.to_string(),
-            }
+        None => {
+            create(path)?;
+            LATEST
         }
-        _ => OpenError::Sqlite {
-            path: path.into(),
-            source,
-        },
     };
-    let fresh = is_fresh(path)?;
-    if !fresh {
-        check(path).map_err(sqlite)?.map_or(Ok(()), |what| {
-            Err(OpenError::Damaged {
-                path: path.into(),
-                what,
-            })
-        })?;
-    }
-    let writer = connect(path, OpenFlags::default()).map_err(sqlite)?;
-    if fresh {
-        make(&writer).map_err(sqlite)?;
-    }
-    writer
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-        .map_err(sqlite)?;
-    let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    let failed = |source| OpenError::sqlite("open", path, source);
+    let writer = connect_writer(path, version).map_err(failed)?;
+    let readers = (0..READERS).map(|_| connect_reader(path));
+    let readers = readers.collect::<rusqlite::Result<_>>().map_err(failed)?;
     Ok(Opened {
         writer,
-        reader,
+        readers,
         lock,
     })
 }
 
-/// One process at a time, whatever it does with the file.
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&name);
-    let file = file.map_err(|source| OpenError::File {
-        path: name.into(),
-        source,
-    })?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(OpenError::InUse { path: path.into() }),
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn lock(path: &Path) -> Result<Lock, OpenError> {
+    let lock = beside(path, ".lock");
+    let failed = |source| OpenError::file("lock", &lock, source);
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).mode(MODE);
+    let file = options.open(&lock).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
-/// Whether there is nothing yet. What is there must say that it is ours.
-fn is_fresh(path: &Path) -> Result<bool, OpenError> {
-    let cannot = |source| OpenError::File {
-        path: path.into(),
-        source,
-    };
-    let mut file = match File::open(path) {
+/// Length of SQLite's header.
+const HEADER: usize = 100;
+
+/// What is looked at before SQLite sees the file.
+struct Header {
+    /// The first of the file.
+    bytes: Vec<u8>,
+    /// All of it.
+    file_bytes: u64,
+    /// Whether changes wait in the WAL.
+    wal: bool,
+}
+
+/// The beginning of the file; none if there is no file.
+fn header(path: &Path) -> Result<Option<Header>, OpenError> {
+    let failed = |source| OpenError::file("read", path, source);
+    let wal = fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0);
+    let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(cannot(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if wal {
+                // SQLite would play it into a new file.
+                let finding = "its -wal file is there, and the file itself is not";
+                return Err(damaged(path, finding));
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error)),
     };
-    let mut header = Vec::new();
-    let read = file.by_ref().take(HEADER_BYTES as u64);
-    let mut read = read;
-    read.read_to_end(&mut header).map_err(cannot)?;
-    if header.is_empty() {
-        return Ok(true);
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(foreign(path, "it is no regular file"));
     }
-    let number = |at: usize| -> Option<u32> {
-        let bytes = header.get(at..at + 4)?;
-        Some(u32::from_be_bytes(bytes.try_into().ok()?))
+    let mut bytes = Vec::with_capacity(HEADER);
+    file.take(HEADER as u64)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok(Some(Header {
+        bytes,
+        file_bytes: metadata.len(),
+        wal,
+    }))
+}
+
+/// Offsets are those of the SQLite file format, section 1.3.
+fn check_header(path: &Path, header: &Header) -> Result<(), OpenError> {
+    let bytes = &header.bytes;
+    if bytes.is_empty() {
+        return Err(damaged(path, "it is empty"));
+    }
+    if !bytes.starts_with(b"SQLite format 3\0") {
+        return Err(foreign(
+            path,
+            "SQLite did not write it, or its beginning is lost",
+        ));
+    }
+    if bytes.len() < HEADER {
+        return Err(damaged(path, "its header is cut off"));
+    }
+    if bytes[68..72] != APPLICATION_ID.to_be_bytes() {
+        return Err(foreign(path, "another program made it with SQLite"));
+    }
+    let page_bytes = match u16::from_be_bytes([bytes[16], bytes[17]]) {
+        1 => 65_536,
+        bytes => u64::from(bytes),
     };
-    let path = path.to_path_buf();
-    match (header.starts_with(MAGIC), number(68), number(60)) {
-        (true, Some(APPLICATION), Some(VERSION)) => Ok(false),
-        (true, Some(APPLICATION), Some(found)) => Err(OpenError::Newer { path, found }),
-        _ => Err(OpenError::Foreign { path }),
+    // SQLite takes the missing end of the last page for zeros. A checkpoint that was cut off may leave
+    // such a page, but then the WAL has all of it.
+    if !header.wal && header.file_bytes.checked_rem(page_bytes) != Some(0) {
+        return Err(damaged(path, "its last page is cut off"));
+    }
+    Ok(())
+}
+
+fn damaged(path: &Path, finding: &str) -> OpenError {
+    OpenError::Damaged {
+        path: path.to_owned(),
+        finding: finding.to_owned(),
     }
 }
 
-/// What SQLite finds wrong with the file, read without changing it.
-fn check(path: &Path) -> rusqlite::Result<Option<String>> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    Ok((found != "ok").then_some(found))
+fn foreign(path: &Path, found: &str) -> OpenError {
+    OpenError::Foreign {
+        path: path.to_owned(),
+        found: found.to_owned(),
+    }
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
+/// Checks all pages, and that the version is known; returns that.
+fn inspect(path: &Path) -> Result<i64, OpenError> {
+    let failed = |source| OpenError::sqlite("check", path, source);
+    let connection = connect_reader(path).map_err(failed)?;
+    connection.busy_timeout(OPEN_TIMEOUT).map_err(failed)?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed)?;
+    if version > LATEST {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: version,
+            known: LATEST,
+        });
+    }
+    let finding: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(failed)?;
+    if finding != "ok" {
+        return Err(damaged(path, &finding));
+    }
+    if version < 1 {
+        return Err(damaged(path, "it has no version"));
+    }
+    Ok(version)
+}
+
+fn create(path: &Path) -> Result<(), OpenError> {
+    let new = beside(path, ".new");
+    let made = make(&new).and_then(|()| {
+        fs::rename(&new, path).map_err(|source| OpenError::file("create", path, source))
+    });
+    if made.is_err() {
+        // What is left of it is removed by the next attempt, if not by this one.
+        let _ = fs::remove_file(&new);
+        return made;
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| OpenError::file("flush", folder, source))
+}
+
+fn make(new: &Path) -> Result<(), OpenError> {
+    for left in ["", "-journal", "-wal", "-shm"] {
+        let left = beside(new, left);
+        match fs::remove_file(&left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::file("remove", &left, error));
+            }
+            _ => {}
+        }
+    }
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(MODE).open(new);
+    let file = file.map_err(|source| OpenError::file("create", new, source))?;
+    let filled = || {
+        let mut connection = Connection::open_with_flags(new, flags(true))?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        schema::migrate(&mut connection, 0)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.close().map_err(|(_, error)| error)
+    };
+    filled().map_err(|source| OpenError::sqlite("create", new, source))?;
+    file.sync_all()
+        .map_err(|source| OpenError::file("flush", new, source))
+}
+
+/// Connections stay in one thread at a time, so SQLite's own locks are left out.
+fn flags(writes: bool) -> OpenFlags {
+    let access = if writes {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    };
+    access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn connect_writer(path: &Path, version: i64) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_with_flags(path, flags(true))?;
+    // A failure from here to the end must leave the WAL as it is.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(OPEN_TIMEOUT)?;
+    configure(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // So that REPLACE meets the triggers that refuse deletes.
+    connection.pragma_update(None, "recursive_triggers", true)?;
+    connection.query_row(
+        &format!("PRAGMA journal_size_limit = {WAL_KEPT_BYTES}"),
+        [],
+        |_| Ok(()),
+    )?;
+    // Nobody else writes: else the first write of a tenant would find out.
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+    schema::migrate(&mut connection, version)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 
-/// The tables, all or none.
-fn make(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "PRAGMA application_id = {APPLICATION};
-         BEGIN IMMEDIATE;
-         {SCHEMA}
-         PRAGMA user_version = {VERSION};
-         COMMIT;"
-    ))
+fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags(false))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    configure(&connection)?;
+    Ok(connection)
 }
 
-/// Times are microseconds since 1970; JSON and events are kept as they are given.
-const SCHEMA: &str = "
-    CREATE TABLE runs (
-        id TEXT PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        caller TEXT NOT NULL,
-        state TEXT NOT NULL,
-        about TEXT NOT NULL,
-        request TEXT,
-        problem TEXT,
-        log BLOB,
-        created_us INTEGER NOT NULL,
-        started_us INTEGER,
-        finished_us INTEGER
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX runs_of_tenant ON runs (tenant, id DESC);
-    CREATE INDEX runs_unfinished ON runs (id) WHERE state IN ('queued', 'running');
-    CREATE INDEX runs_by_end ON runs (finished_us) WHERE finished_us IS NOT NULL;
-
-    CREATE TABLE idempotency (
-        tenant TEXT NOT NULL,
-        key TEXT NOT NULL,
-        fingerprint BLOB NOT NULL,
-        run TEXT NOT NULL,
-        created_us INTEGER NOT NULL,
-        PRIMARY KEY (tenant, key)
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE keys (
-        id TEXT PRIMARY KEY,
-        about TEXT NOT NULL,
-        secret_hash BLOB NOT NULL,
-        revoked_us INTEGER
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE usage (
-        day INTEGER NOT NULL,
-        tenant TEXT NOT NULL,
-        key TEXT NOT NULL,
-        runs INTEGER NOT NULL,
-        cpu_us INTEGER NOT NULL,
-        wall_us INTEGER NOT NULL,
-        output_bytes INTEGER NOT NULL,
-        PRIMARY KEY (tenant, day, key)
-    ) STRICT, WITHOUT ROWID;
-
-    CREATE TABLE audit (
-        seq INTEGER PRIMARY KEY,
-        at_us INTEGER NOT NULL,
-        actor TEXT NOT NULL,
-        action TEXT NOT NULL,
-        subject TEXT NOT NULL,
-        detail TEXT NOT NULL,
-        hash BLOB NOT NULL
-    ) STRICT;
-    CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
-        BEGIN SELECT RAISE(ABORT, 'the audit is not changed'); END;
-    CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit
-        BEGIN SELECT RAISE(ABORT, 'the audit is not removed'); END;
-";
+/// What all connections have in common.
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // The file may have been made by somebody who means us harm, or have been damaged.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)
+}

@@ -1,240 +1,281 @@
-//! Runs, and the idempotency keys that name them.
+//! Runs.
+//!
+//! ```text
+//!   insert ──> queued ── start ──> running ── finish ──> done | failed | cancelled | expired
+//!                ^ │                  │                              ^
+//!                │ └── cancel, finish ┼──────────────────────────────┘
+//!                └───── requeue ──────┘
+//! ```
+//!
+//! `attempt` counts the starts. Who changes a run says which attempt it means, so that a late word of
+//! an earlier attempt changes nothing.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+mod key;
+mod state;
 
-use super::usage::{self, Used};
-use super::{Db, DbError};
+use rusqlite::{Row, params};
 
-/// A run as it is kept. What it means is the coordinator's business.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunRow {
-    /// Its name; later ones sort later.
+pub use self::key::RunKey;
+pub use self::state::{RunEnd, RunState, Swap};
+use super::access::{Reading, Writing};
+use super::check;
+use super::error::DbError;
+use super::page::{MAX_PAGE, Page, PageOf};
+
+/// A run to be kept.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Its id.
     pub id: String,
     /// Whose it is.
     pub tenant: String,
-    /// Who asked, as JSON.
-    pub caller: String,
-    /// Its state.
-    pub state: String,
-    /// What it is, as JSON.
+    /// The key it was asked with, if any.
+    pub key_id: Option<String>,
+    /// Whether its asker does not wait, so that it is carried out after a restart too.
+    pub durable: bool,
+    /// Its place among the tenant's own runs.
+    pub priority: i64,
+    /// When it must have been started or is expired.
+    pub deadline: Option<i64>,
+    /// What it is, for lists, JSON of at most [`MAX_ABOUT_BYTES`].
     pub about: String,
-    /// What to run, as JSON, until it is over.
-    pub request: Option<String>,
-    /// Why it failed, as JSON.
-    pub problem: Option<String>,
-    /// When it was asked for.
-    pub created_us: i64,
-    /// When a host got it.
-    pub started_us: Option<i64>,
-    /// When it was over.
-    pub finished_us: Option<i64>,
+    /// What to run, JSON; forgotten when it ends.
+    pub spec: String,
+    /// When it was accepted.
+    pub created: i64,
 }
 
-/// Which runs of a tenant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RunFilter {
-    /// Whose.
-    pub tenant: String,
-    /// Only those in this state.
-    pub state: Option<String>,
-    /// Only those that sort before this one.
-    pub before: Option<String>,
-    /// Most rows.
-    pub limit: u32,
-}
-
-/// What became of a run that was to be inserted.
+/// What lists say about a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Inserted {
-    /// It is there.
-    New,
-    /// Its idempotency key belongs to this run, which asked for the same.
-    Same(String),
-    /// Its idempotency key belongs to a run that asked for something else.
-    Other,
+pub struct RunHead {
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// The key it was asked with, if any.
+    pub key_id: Option<String>,
+    /// Where it is in its life.
+    pub state: RunState,
+    /// How often it was started.
+    pub attempt: u32,
+    /// Whether its asker does not wait.
+    pub durable: bool,
+    /// Its place among the tenant's own runs.
+    pub priority: i64,
+    /// When it must have been started or is expired.
+    pub deadline: Option<i64>,
+    /// What it is, JSON.
+    pub about: String,
+    /// How it ended, JSON.
+    pub outcome: Option<String>,
+    /// When it was accepted.
+    pub created: i64,
+    /// When its last attempt was started.
+    pub started: Option<i64>,
+    /// When it ended.
+    pub finished: Option<i64>,
 }
 
-const COLUMNS: &str =
-    "id, tenant, caller, state, about, request, problem, created_us, started_us, finished_us";
-
-fn row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
-    Ok(RunRow {
-        id: row.get(0)?,
-        tenant: row.get(1)?,
-        caller: row.get(2)?,
-        state: row.get(3)?,
-        about: row.get(4)?,
-        request: row.get(5)?,
-        problem: row.get(6)?,
-        created_us: row.get(7)?,
-        started_us: row.get(8)?,
-        finished_us: row.get(9)?,
-    })
+/// All of a run but its output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What lists say.
+    pub head: RunHead,
+    /// What to run, JSON, until it has ended.
+    pub spec: Option<String>,
 }
 
-fn put(connection: &Connection, run: &RunRow, log: Option<&[u8]>) -> rusqlite::Result<()> {
-    let sql = format!(
-        "INSERT OR REPLACE INTO runs ({COLUMNS}, log) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    statement.execute(params![
-        run.id,
-        run.tenant,
-        run.caller,
-        run.state,
-        run.about,
-        run.request,
-        run.problem,
-        run.created_us,
-        run.started_us,
-        run.finished_us,
-        log,
-    ])?;
-    Ok(())
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// Which run.
+    pub id: String,
+    /// Which attempt of it: 0 for a run that was never started.
+    pub attempt: u32,
+    /// Its last state.
+    pub state: RunEnd,
+    /// How it ended, JSON of at most [`MAX_OUTCOME_BYTES`].
+    pub outcome: Option<String>,
+    /// Its events, opaque, at most [`MAX_RUN_OUTPUT_BYTES`].
+    pub output: Option<Vec<u8>>,
+    /// When.
+    pub finished: i64,
 }
 
-impl Db {
-    /// Inserts a run, unless its idempotency key (and the hash of what was asked for) names one.
+/// Longest outcome: lists have them, and a page of those must not be large.
+pub const MAX_OUTCOME_BYTES: usize = 16 * 1024;
+/// Longest description: 32 labels of 512 bytes, each byte of them escaped, and as much again.
+pub const MAX_ABOUT_BYTES: usize = 128 * 1024;
+/// Longest output: what the log of one run holds in memory, and what each of its events takes beside.
+pub const MAX_RUN_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+const HEAD: &str = "seq, id, tenant, key_id, state, attempt, durable, priority, deadline, about, outcome, \
+                    created, started, finished";
+
+fn head_of_row(row: &Row<'_>) -> rusqlite::Result<(i64, RunHead)> {
+    let head = RunHead {
+        id: row.get("id")?,
+        tenant: row.get("tenant")?,
+        key_id: row.get("key_id")?,
+        state: row.get("state")?,
+        attempt: row.get("attempt")?,
+        durable: row.get("durable")?,
+        priority: row.get("priority")?,
+        deadline: row.get("deadline")?,
+        about: row.get("about")?,
+        outcome: row.get("outcome")?,
+        created: row.get("created")?,
+        started: row.get("started")?,
+        finished: row.get("finished")?,
+    };
+    Ok((row.get("seq")?, head))
+}
+
+impl Reading<'_> {
+    /// One run.
+    pub fn run(&self, id: &str) -> Result<Option<Run>, DbError> {
+        let sql = format!("SELECT {HEAD}, spec FROM runs WHERE id = ?1");
+        self.one(&sql, [id], |row| {
+            let (_, head) = head_of_row(row)?;
+            let spec = row.get("spec")?;
+            Ok(Run { head, spec })
+        })
+    }
+
+    /// The output of a run that ended with one.
+    pub fn run_output(&self, id: &str) -> Result<Option<Vec<u8>>, DbError> {
+        let sql = "SELECT output FROM run_outputs JOIN runs ON run = seq WHERE id = ?1";
+        self.one(sql, [id], |row| row.get(0))
+    }
+
+    /// Runs of a tenant, newest first; all, or those in one state; from the first, or those that come
+    /// after this one in the list. At most `limit` of them, and at most [`MAX_PAGE`].
     ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn insert_run(
+    /// They are in the order of their ids, which is that of their submissions: one that is not durable
+    /// is added only when it has ended, so the order of the inserts is another.
+    pub fn runs(
         &self,
-        run: RunRow,
-        idempotency: Option<(String, [u8; 32])>,
-    ) -> Result<Inserted, DbError> {
-        self.write(move |connection| {
-            if let Some((key, fingerprint)) = &idempotency {
-                let mut find = connection.prepare_cached(
-                    "SELECT run, fingerprint FROM idempotency WHERE tenant = ?1 AND key = ?2",
-                )?;
-                let found: Option<(String, Vec<u8>)> = find
-                    .query_row((&run.tenant, key), |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()?;
-                match found {
-                    Some((id, known)) if known == fingerprint => return Ok(Inserted::Same(id)),
-                    Some(_) => return Ok(Inserted::Other),
-                    None => {}
-                }
-                connection.execute(
-                    "INSERT INTO idempotency (tenant, key, fingerprint, run, created_us) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    (&run.tenant, key, &fingerprint[..], &run.id, run.created_us),
-                )?;
-            }
-            put(connection, &run, None)?;
-            Ok(Inserted::New)
-        })
-        .await
+        tenant: &str,
+        state: Option<RunState>,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<RunHead>, DbError> {
+        let sql = format!(
+            "SELECT {HEAD} FROM runs
+             WHERE tenant = ?1 AND (?2 IS NULL OR id < ?2) AND (?3 IS NULL OR state = ?3)
+             ORDER BY id DESC LIMIT ?4"
+        );
+        let params = params![tenant, after, state, limit.min(MAX_PAGE)];
+        self.many(&sql, params, |row| Ok(head_of_row(row)?.1))
     }
 
-    /// Marks a run as given to a host; `false` if it is not queued any more.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn start_run(&self, id: String, now_us: i64) -> Result<bool, DbError> {
-        self.write(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "UPDATE runs SET state = 'running', started_us = ?2 WHERE id = ?1 AND state = 'queued'",
-            )?;
-            Ok(statement.execute((id, now_us))? == 1)
-        })
-        .await
+    /// Runs that are queued or running, in the order of their inserts: for the start of a service.
+    pub fn unfinished_runs(&self, page: PageOf) -> Result<Page<RunHead>, DbError> {
+        let sql = format!(
+            "SELECT {HEAD} FROM runs WHERE finished IS NULL AND seq > ?1 ORDER BY seq LIMIT ?2"
+        );
+        let params = params![page.above(), page.look_for()];
+        Ok(page.of(self.many(&sql, params, head_of_row)?))
     }
 
-    /// Writes a run that is over, with its log and what it used.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn finish_run(&self, run: RunRow, log: Vec<u8>, used: Used) -> Result<(), DbError> {
-        self.write(move |connection| {
-            put(connection, &run, Some(&log))?;
-            usage::add(connection, &used)
-        })
-        .await
+    /// Why a change of a run did not match: what is there.
+    fn swap(&self, changed: usize, id: &str) -> Result<Swap, DbError> {
+        if changed > 0 {
+            return Ok(Swap::Made);
+        }
+        let sql = "SELECT state, attempt FROM runs WHERE id = ?1";
+        let found = self.one(sql, [id], |row| {
+            let (state, attempt) = (row.get(0)?, row.get(1)?);
+            Ok(Swap::Refused { state, attempt })
+        })?;
+        Ok(found.unwrap_or(Swap::NotFound))
+    }
+}
+
+impl Writing<'_> {
+    /// Adds a run, queued.
+    pub fn insert_run(&self, run: &NewRun) -> Result<(), DbError> {
+        check::id("run", &run.id)?;
+        check::tenant(&run.tenant)?;
+        if let Some(key) = &run.key_id {
+            check::id("key", key)?;
+        }
+        check::size("the description of a run", run.about.len(), MAX_ABOUT_BYTES)?;
+        check::json("the spec of a run", &run.spec)?;
+        self.insert(
+            "run",
+            &run.id,
+            "INSERT INTO runs (id, tenant, key_id, state, durable, priority, deadline, about, spec, created)
+             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9)",
+            params![
+                run.id,
+                run.tenant,
+                run.key_id,
+                run.durable,
+                run.priority,
+                run.deadline,
+                run.about,
+                run.spec,
+                run.created
+            ],
+        )
     }
 
-    /// A run.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn run(&self, id: String) -> Result<Option<RunRow>, DbError> {
-        self.read(move |connection| {
-            let sql = format!("SELECT {COLUMNS} FROM runs WHERE id = ?1");
-            connection
-                .prepare_cached(&sql)?
-                .query_row([id], row)
-                .optional()
-        })
-        .await
+    /// Queued to running, if it was started `attempt` times; the attempt that it is then is one more.
+    pub fn start_run(&self, id: &str, attempt: u32, now: i64) -> Result<Swap, DbError> {
+        let sql = "UPDATE runs SET state = 'running', attempt = attempt + 1, started = ?3
+                   WHERE id = ?1 AND state = 'queued' AND attempt = ?2";
+        let changed = self.execute(sql, params![id, attempt, now])?;
+        self.swap(changed, id)
     }
 
-    /// The log of a run that is over.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn run_log(&self, id: String) -> Result<Option<Vec<u8>>, DbError> {
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT log FROM runs WHERE id = ?1")?;
-            let log: Option<Option<Vec<u8>>> =
-                statement.query_row([id], |row| row.get(0)).optional()?;
-            Ok(log.flatten())
-        })
-        .await
+    /// Running to queued again, if this attempt is the last: it did not begin, or may be repeated.
+    pub fn requeue_run(&self, id: &str, attempt: u32) -> Result<Swap, DbError> {
+        let sql = "UPDATE runs SET state = 'queued'
+                   WHERE id = ?1 AND state = 'running' AND attempt = ?2";
+        let changed = self.execute(sql, params![id, attempt])?;
+        self.swap(changed, id)
     }
 
-    /// Runs of a tenant, newest first.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn runs(&self, filter: RunFilter) -> Result<Vec<RunRow>, DbError> {
-        self.read(move |connection| {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM runs
-                 WHERE tenant = ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR id < ?3)
-                 ORDER BY id DESC LIMIT ?4"
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let RunFilter {
-                tenant,
-                state,
-                before,
-                limit,
-            } = filter;
-            statement
-                .query_map((tenant, state, before, limit), row)?
-                .collect()
-        })
-        .await
+    /// Ends a run that has not ended, if this attempt is the last.
+    pub fn finish_run(&self, finish: &Finish) -> Result<Swap, DbError> {
+        if let Some(outcome) = &finish.outcome {
+            check::size("the outcome of a run", outcome.len(), MAX_OUTCOME_BYTES)?;
+        }
+        let sql = "UPDATE runs SET state = ?3, outcome = ?4, finished = ?5, spec = NULL
+                   WHERE id = ?1 AND attempt = ?2 AND finished IS NULL";
+        let changed = self.execute(
+            sql,
+            params![
+                finish.id,
+                finish.attempt,
+                RunState::from(finish.state),
+                finish.outcome,
+                finish.finished
+            ],
+        )?;
+        if let (1, Some(output)) = (changed, &finish.output) {
+            check::size("the output of a run", output.len(), MAX_RUN_OUTPUT_BYTES)?;
+            let sql =
+                "INSERT INTO run_outputs (run, output) SELECT seq, ?2 FROM runs WHERE id = ?1";
+            self.execute(sql, params![finish.id, output])?;
+        }
+        self.swap(changed, &finish.id)
     }
 
-    /// Runs that are queued or running, oldest first.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn unfinished_runs(&self) -> Result<Vec<RunRow>, DbError> {
-        self.read(|connection| {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM runs WHERE state IN ('queued', 'running') ORDER BY id"
-            );
-            connection.prepare(&sql)?.query_map([], row)?.collect()
-        })
-        .await
+    /// Queued to cancelled. One that runs is refused: it is stopped first, and then finished.
+    pub fn cancel_run(&self, id: &str, now: i64) -> Result<Swap, DbError> {
+        let sql = "UPDATE runs SET state = 'cancelled', finished = ?2, spec = NULL
+                   WHERE id = ?1 AND state = 'queued'";
+        let changed = self.execute(sql, params![id, now])?;
+        self.swap(changed, id)
     }
 
-    /// Removes runs that ended before this moment, at most `limit`, and idempotency keys as old.
-    /// Gives how many runs.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn prune_runs(&self, before_us: i64, limit: u32) -> Result<usize, DbError> {
-        self.write(move |connection| {
-            connection.execute("DELETE FROM idempotency WHERE created_us < ?1", [before_us])?;
-            connection.execute(
-                "DELETE FROM runs WHERE id IN
-                    (SELECT id FROM runs WHERE finished_us < ?1 ORDER BY finished_us LIMIT ?2)",
-                (before_us, limit),
-            )
-        })
-        .await
+    /// Removes at most `most` runs that ended before `older_than`. How many it removed: when it is
+    /// `most` there may be more.
+    pub fn prune_runs(&self, older_than: i64, most: u32) -> Result<usize, DbError> {
+        let sql = "DELETE FROM runs WHERE seq IN
+                   (SELECT seq FROM runs WHERE finished < ?1 ORDER BY finished LIMIT ?2)";
+        self.execute(sql, params![older_than, most])
     }
 }

@@ -1,88 +1,133 @@
-//! What was used, by day, tenant and API key.
+//! What tenants used, by key and day.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Row, params};
 
-use super::{Db, DbError};
+use super::access::{Reading, Writing};
+use super::check;
+use super::error::DbError;
 
-/// What one run used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// Day of its end, counted from 1970.
-    pub day: i64,
-    /// Whose run.
-    pub tenant: String,
-    /// The API key; empty for none.
-    pub key: String,
-    /// Processor time.
-    pub cpu_us: i64,
-    /// Time.
-    pub wall_us: i64,
-    /// What it wrote.
-    pub output_bytes: i64,
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Longest range that is read at once, in days: a leap year.
+pub const MAX_USAGE_DAYS: i64 = 366;
+
+/// The day of a time, counted from 1970-01-01 in UTC.
+#[must_use]
+pub fn day_of(time_ms: i64) -> i64 {
+    time_ms.div_euclid(DAY_MS)
 }
 
-/// What one key used on one day.
+/// An amount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Runs.
+    pub runs: u64,
+    /// Processor time in microseconds: a small run takes few milliseconds, and sums are to be right.
+    pub cpu_us: u64,
+    /// Time that runs took, in microseconds.
+    pub wall_us: u64,
+    /// Bytes that runs wrote.
+    pub output_bytes: u64,
+}
+
+/// What was used with one key on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageRow {
-    /// The sums.
-    pub used: Used,
-    /// How many runs.
-    pub runs: i64,
+pub struct UsageOfDay {
+    /// The key.
+    pub key_id: String,
+    /// The day, as [`day_of`] counts.
+    pub day: i64,
+    /// How much.
+    pub usage: Usage,
 }
 
-pub(super) fn add(connection: &Connection, used: &Used) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO usage (day, tenant, key, runs, cpu_us, wall_us, output_bytes)
-         VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6)
-         ON CONFLICT (tenant, day, key) DO UPDATE SET
-            runs = runs + 1,
-            cpu_us = cpu_us + excluded.cpu_us,
-            wall_us = wall_us + excluded.wall_us,
-            output_bytes = output_bytes + excluded.output_bytes",
-    )?;
-    statement.execute(params![
-        used.day,
-        used.tenant,
-        used.key,
-        used.cpu_us,
-        used.wall_us,
-        used.output_bytes,
-    ])?;
-    Ok(())
-}
-
-impl Db {
-    /// What a tenant used from one day to another, both included; of every tenant, if none is named.
-    ///
-    /// # Errors
-    /// [`DbError`].
-    pub async fn usage(
+impl Reading<'_> {
+    /// What a tenant used, from one day to another, both included, by day and key; with one key, or all.
+    pub fn usage(
         &self,
-        tenant: Option<String>,
-        first: i64,
-        last: i64,
-    ) -> Result<Vec<UsageRow>, DbError> {
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT day, tenant, key, cpu_us, wall_us, output_bytes, runs FROM usage
-                 WHERE (?1 IS NULL OR tenant = ?1) AND day BETWEEN ?2 AND ?3
-                 ORDER BY day, tenant, key",
-            )?;
-            let rows = statement.query_map((tenant, first, last), |row| {
-                Ok(UsageRow {
-                    used: Used {
-                        day: row.get(0)?,
-                        tenant: row.get(1)?,
-                        key: row.get(2)?,
-                        cpu_us: row.get(3)?,
-                        wall_us: row.get(4)?,
-                        output_bytes: row.get(5)?,
-                    },
-                    runs: row.get(6)?,
-                })
-            })?;
-            rows.collect()
-        })
-        .await
+        tenant: &str,
+        key_id: Option<&str>,
+        first_day: i64,
+        last_day: i64,
+    ) -> Result<Vec<UsageOfDay>, DbError> {
+        let days = last_day.saturating_sub(first_day).saturating_add(1);
+        let size = usize::try_from(days).unwrap_or(0);
+        check::size("a range of days", size, MAX_USAGE_DAYS as usize)?;
+        let sql = "SELECT key_id, day, runs, cpu_us, wall_us, output_bytes FROM usage
+                   WHERE tenant = ?1 AND (?2 IS NULL OR key_id = ?2) AND day BETWEEN ?3 AND ?4
+                   ORDER BY day, key_id";
+        self.many(sql, params![tenant, key_id, first_day, last_day], of_row)
+    }
+
+    /// What was used with each key on one day, of all tenants: for the start of a service.
+    pub fn usage_of_day(&self, day: i64) -> Result<Vec<UsageOfDay>, DbError> {
+        let sql = "SELECT key_id, day, runs, cpu_us, wall_us, output_bytes FROM usage
+                   WHERE day = ?1 ORDER BY key_id";
+        self.many(sql, [day], of_row)
+    }
+}
+
+fn of_row(row: &Row<'_>) -> rusqlite::Result<UsageOfDay> {
+    let usage = Usage {
+        runs: row.get(2)?,
+        cpu_us: row.get(3)?,
+        wall_us: row.get(4)?,
+        output_bytes: row.get(5)?,
+    };
+    Ok(UsageOfDay {
+        key_id: row.get(0)?,
+        day: row.get(1)?,
+        usage,
+    })
+}
+
+impl Writing<'_> {
+    /// Adds to what was used with a key on a day; an empty one stands for none.
+    pub fn add_usage(
+        &self,
+        tenant: &str,
+        key_id: &str,
+        day: i64,
+        used: &Usage,
+    ) -> Result<(), DbError> {
+        check::tenant(tenant)?;
+        if !key_id.is_empty() {
+            check::id("key", key_id)?;
+        }
+        let sql = "INSERT INTO usage (tenant, key_id, day, runs, cpu_us, wall_us, output_bytes)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                   ON CONFLICT DO UPDATE SET runs = runs + excluded.runs, cpu_us = cpu_us + excluded.cpu_us,
+                   wall_us = wall_us + excluded.wall_us, output_bytes = output_bytes + excluded.output_bytes";
+        self.execute(
+            sql,
+            params![
+                tenant,
+                key_id,
+                day,
+                used.runs,
+                used.cpu_us,
+                used.wall_us,
+                used.output_bytes
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_begin_at_midnight_also_before_1970() {
+        for (time_ms, day) in [
+            (0, 0),
+            (DAY_MS - 1, 0),
+            (DAY_MS, 1),
+            (-1, -1),
+            (-DAY_MS, -1),
+            (-DAY_MS - 1, -2),
+        ] {
+            assert_eq!(day_of(time_ms), day, "{time_ms}");
+        }
     }
 }

@@ -1,155 +1,207 @@
-//! The writer thread: one connection, and all that waits in one transaction.
+//! The one thread that writes.
 //!
-//! A flush takes a fraction of a millisecond whatever it carries: by carrying all that wait, many
-//! callers are served as fast as one. Each change is in a savepoint of its own, so that one that fails
-//! takes no other with it.
+//! It takes what waits in its queue into one transaction, so that writes that come together share an
+//! fsync. Each job has a savepoint: one that fails is undone, and the others go on. Nobody is
+//! answered before the commit.
 
-use std::fs::File;
-use std::sync::Arc;
-use std::sync::mpsc as std_mpsc;
-use std::thread::JoinHandle;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-/// Changes that may wait; who brings more waits.
-const QUEUED: usize = 1024;
-/// Most changes of one transaction: a bound on what one failed commit takes along.
-const BATCH: usize = 512;
+use super::access::Writing;
+use super::error::DbError;
+use super::open::Lock;
 
-/// Told whether its change was committed.
-type Answer = Box<dyn FnOnce(Option<Arc<rusqlite::Error>>) + Send>;
-/// A change, and who is told; with the error, if it failed. It is not made where there is no
-/// transaction for it.
-type Job = Box<dyn FnOnce(Option<&Connection>) -> (Answer, Option<Arc<rusqlite::Error>>) + Send>;
+/// Writes that wait; more callers wait for a place.
+const QUEUE: usize = 1024;
+/// Writes that share a transaction. By then the fsync is a small part of the time of each, and those
+/// that came first have waited long enough.
+const BATCH: usize = 256;
 
 pub(super) struct Writer {
-    /// Taken when it is dropped: that ends the thread.
-    jobs: Option<mpsc::Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    messages: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Job(Box<dyn Job>),
+    /// Dropped when the connection is closed.
+    Stop(oneshot::Sender<()>),
 }
 
 impl Writer {
-    /// Starts the thread, which owns the connection and the lock of the file.
-    pub(super) fn start(connection: Connection, lock: File) -> Writer {
-        let (jobs, waiting) = mpsc::channel(QUEUED);
-        let thread = std::thread::Builder::new()
-            .name("database".into())
+    /// The thread ends when this is dropped, or stopped; then it gives up the lock.
+    pub(super) fn start(connection: Connection, lock: Lock) -> io::Result<Self> {
+        let (messages, queue) = mpsc::channel(QUEUE);
+        thread::Builder::new()
+            .name("database".to_owned())
             .spawn(move || {
-                run(&connection, waiting);
+                let stopped = serve(&connection, queue);
+                // In this order: who gets the lock next finds the file closed.
                 drop(connection);
                 drop(lock);
-            });
-        Writer {
-            jobs: Some(jobs),
-            thread: thread.ok(),
-        }
+                drop(stopped);
+            })?;
+        Ok(Self { messages })
     }
 
-    /// Makes a change; nothing, if the thread is gone.
-    pub(super) async fn write<T, F>(&self, change: F) -> Option<Result<T, Arc<rusqlite::Error>>>
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnOnce(&Writing<'_>) -> Result<T, DbError> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let changed = connection.map(|connection| in_savepoint(connection, change));
-            let changed = changed.map(|changed| changed.map_err(Arc::new));
-            let error = changed.as_ref().and_then(|changed| changed.as_ref().err());
-            let error = error.map(Arc::clone);
-            let answer: Answer = Box::new(move |failed| {
-                if let Some(told) = failed.map(Err).or(changed) {
-                    // Who asked may have left; the change stands.
-                    let _ = reply.send(told);
-                }
-            });
-            (answer, error)
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(Task {
+            work: Some(work),
+            result: None,
+            answer,
         });
-        self.jobs.as_ref()?.send(job).await.ok()?;
-        answer.await.ok()
+        let sent = self.messages.send(Message::Job(job)).await;
+        sent.map_err(|_| DbError::Stopped)?;
+        match answered.await {
+            Ok(Ok(result)) => result,
+            // Here, where the fault is: the thread has other callers.
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => Err(DbError::Stopped),
+        }
     }
-}
 
-impl Drop for Writer {
-    /// Waits for what was asked for before.
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // It panics in no way that we know; there is nobody left to tell.
-            let _ = thread.join();
+    /// Waits for the writes before it, and until the file is closed.
+    pub(super) async fn stop(&self) {
+        let (stop, stopped) = oneshot::channel();
+        if self.messages.send(Message::Stop(stop)).await.is_ok() {
+            // It is dropped, never sent.
+            let _ = stopped.await;
         }
     }
 }
 
-fn run(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
-    let (answers, to_answer) = std_mpsc::channel::<(Vec<Answer>, Option<Arc<rusqlite::Error>>)>();
-    // Waking those who wait takes longer than a flush: the next transaction does not wait for it.
-    let answering = std::thread::Builder::new()
-        .name("database-answers".into())
-        .spawn(move || {
-            for (batch, failed) in to_answer {
-                for answer in batch {
-                    answer(failed.clone());
-                }
+/// Until it is told to stop, or nobody can write any more.
+fn serve(
+    connection: &Connection,
+    mut queue: mpsc::Receiver<Message>,
+) -> Option<oneshot::Sender<()>> {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut stop = None;
+    while stop.is_none() {
+        match queue.blocking_recv()? {
+            Message::Job(job) => batch.push(job),
+            Message::Stop(stopped) => return Some(stopped),
+        }
+        while batch.len() < BATCH && stop.is_none() {
+            match queue.try_recv() {
+                Ok(Message::Job(job)) => batch.push(job),
+                Ok(Message::Stop(stopped)) => stop = Some(stopped),
+                Err(_) => break,
             }
-        });
-    while let Some(first) = waiting.blocking_recv() {
-        let mut batch = Vec::new();
-        let failed = transaction(connection, first, &mut waiting, &mut batch);
-        if answers.send((batch, failed)).is_err() {
-            return;
         }
+        carry_out(connection, &mut batch);
     }
-    drop(answers);
-    if let Ok(answering) = answering {
-        let _ = answering.join();
+    stop
+}
+
+/// Carries out all of the batch, in one transaction if none is lost.
+fn carry_out(connection: &Connection, batch: &mut Vec<Box<dyn Job>>) {
+    let mut waiting = batch.drain(..).peekable();
+    while waiting.peek().is_some() {
+        let mut ran = Vec::new();
+        let committed = transaction(connection, &mut waiting, &mut ran);
+        if ran.is_empty() {
+            // It could not even begin: no other will.
+            ran.extend(waiting.by_ref());
+        }
+        for job in ran {
+            job.answer(&committed);
+        }
     }
 }
 
-/// One transaction of all that wait; the error, if it was not committed.
+/// Runs jobs until there are no more, or the transaction is lost with all that ran in it.
 fn transaction(
     connection: &Connection,
-    first: Job,
-    waiting: &mut mpsc::Receiver<Job>,
-    batch: &mut Vec<Answer>,
-) -> Option<Arc<rusqlite::Error>> {
-    if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-        batch.push(first(None).0);
-        return Some(Arc::new(error));
-    }
-    let mut next = Some(first);
-    while let Some(job) = next {
-        let (answer, error) = job(Some(connection));
-        batch.push(answer);
-        if connection.is_autocommit() {
-            // A full disk ends the whole transaction: whatever was in it is not there.
-            return error;
+    waiting: &mut impl Iterator<Item = Box<dyn Job>>,
+    ran: &mut Vec<Box<dyn Job>>,
+) -> Result<(), DbError> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    let mut result = Ok(());
+    for mut job in waiting {
+        result = in_savepoint(connection, job.as_mut());
+        ran.push(job);
+        if result.is_err() {
+            break;
         }
-        next = (batch.len() < BATCH)
-            .then(|| waiting.try_recv().ok())
-            .flatten();
     }
-    let error = connection.execute_batch("COMMIT").err()?;
-    if !connection.is_autocommit()
-        && let Err(error) = connection.execute_batch("ROLLBACK")
-    {
-        tracing::error!(%error, "a transaction that failed cannot be rolled back");
+    let result = result.and_then(|()| execute(connection, "COMMIT"));
+    if result.is_err() && !connection.is_autocommit() {
+        // If that fails too, so will the next BEGIN, and tell.
+        let _ = execute(connection, "ROLLBACK");
     }
-    Some(Arc::new(error))
+    result
 }
 
-fn in_savepoint<T>(
-    connection: &Connection,
-    change: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    connection.execute_batch("SAVEPOINT change")?;
-    let changed = change(connection);
-    match &changed {
-        Ok(_) => connection.execute_batch("RELEASE change")?,
-        // A full disk may have ended the whole transaction by itself.
-        Err(_) if connection.is_autocommit() => {}
-        Err(_) => connection.execute_batch("ROLLBACK TO change; RELEASE change")?,
+/// Runs one job. An error is that of the whole transaction.
+fn in_savepoint(connection: &Connection, job: &mut dyn Job) -> Result<(), DbError> {
+    execute(connection, "SAVEPOINT job")?;
+    match job.run(&Writing::new(connection)) {
+        Ok(()) => {}
+        // SQLite rolls back everything on some errors, such as a full disk.
+        Err(error) if connection.is_autocommit() => return Err(error),
+        Err(_) => execute(connection, "ROLLBACK TO job")?,
     }
-    changed
+    execute(connection, "RELEASE job")
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<(), DbError> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+/// A write of which only the thread knows when it is done.
+trait Job: Send {
+    /// Does it, and keeps the result.
+    fn run(&mut self, transaction: &Writing<'_>) -> Result<(), DbError>;
+    /// Answers the caller: with the result, if it was committed.
+    fn answer(self: Box<Self>, committed: &Result<(), DbError>);
+}
+
+struct Task<F, T> {
+    work: Option<F>,
+    result: Option<Caught<T>>,
+    answer: oneshot::Sender<Caught<T>>,
+}
+type Caught<T> = thread::Result<Result<T, DbError>>;
+
+impl<F, T> Job for Task<F, T>
+where
+    T: Send,
+    F: FnOnce(&Writing<'_>) -> Result<T, DbError> + Send,
+{
+    fn run(&mut self, transaction: &Writing<'_>) -> Result<(), DbError> {
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
+        // What it changed in the database is undone, and it shares nothing else.
+        let result = catch_unwind(AssertUnwindSafe(|| work(transaction)));
+        let outcome = match &result {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.clone()),
+            Err(_) => Err(DbError::Stopped),
+        };
+        self.result = Some(result);
+        outcome
+    }
+
+    fn answer(self: Box<Self>, committed: &Result<(), DbError>) {
+        let answer = match (self.result, committed) {
+            (Some(Ok(Ok(_))), Err(error)) => Ok(Err(error.clone())),
+            // Its own error says more than that of the transaction.
+            (Some(result), _) => result,
+            (None, Err(error)) => Ok(Err(error.clone())),
+            (None, Ok(())) => Ok(Err(DbError::Stopped)),
+        };
+        // The caller may have left.
+        let _ = self.answer.send(answer);
+    }
 }
