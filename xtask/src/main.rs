@@ -5,6 +5,7 @@
 //!   test       every test, with what the tests need           -> tests
 //!   tidy       our own rules                                  -> tidy, one file per rule
 //!   check      everything that must hold before a commit      -> check
+//!   openapi    the API's description in docs/                 -> openapi
 //!   dist       the release tarball                            -> dist
 //! ```
 
@@ -12,6 +13,7 @@ mod build;
 mod check;
 mod dist;
 mod elf;
+mod openapi;
 mod program;
 mod tests;
 mod tidy;
@@ -30,6 +32,7 @@ usage: cargo xtask COMMAND
   test [ARGS...]       build, then run every test; ARGS go to the test runner
   tidy                 check the workspace's own rules
   check [--no-tests]   format, lints, tidy, docs, licences and bans, tests
+  openapi              write docs/openapi.json anew
   dist                 make the release tarball in target/dist
 ";
 
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ["tidy"] => with_workspace(tidy::run),
         ["check"] => with_workspace(|workspace| check::run_all(workspace, true)),
         ["check", "--no-tests"] => with_workspace(|workspace| check::run_all(workspace, false)),
+        ["openapi"] => with_workspace(openapi::run),
         ["dist"] => with_workspace(dist::run),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

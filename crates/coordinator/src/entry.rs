@@ -27,6 +27,7 @@ pub(crate) struct Entry {
     pub(crate) template: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) created: Timestamp,
+    pub(crate) asked: Instant,
     /// It is in the database since before its submission was answered.
     pub(crate) durable: bool,
     pub(crate) log: LiveLog,
@@ -70,6 +71,7 @@ impl Entry {
             template: request.template.clone(),
             labels: request.labels.clone(),
             created: records::now(),
+            asked: Instant::now(),
             durable,
             log: LiveLog::new(usize::try_from(log_bytes).unwrap_or(usize::MAX)),
             now: Mutex::new(Now {

@@ -16,6 +16,7 @@
 //! | `dispatch` | gives runs to hosts and follows them |
 //! | `hosts` | which hosts there are |
 //! | `recording`, `records` | runs in the database, and what a record holds |
+//! | `metrics` | what is measured, and the line in the log for each run |
 //! | `keys`, `usage` | who may ask, and what was used |
 
 mod dispatch;
@@ -23,6 +24,7 @@ mod entry;
 mod hosts;
 mod keys;
 mod list;
+mod metrics;
 mod recording;
 mod records;
 mod runs;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::entry::Entry;
+use crate::metrics::Steps;
 use crate::records;
 use crate::service::{Coordinator, State};
 
@@ -249,7 +250,7 @@ impl Coordinator {
 
     /// Writes the end of a run.
     pub(crate) fn finish(self: &Arc<Self>, entry: &Arc<Entry>, end: &End) {
-        let (pass, took, host) = {
+        let (pass, started, host) = {
             let mut now = entry.now();
             if now.state.is_final() {
                 return;
@@ -260,8 +261,7 @@ impl Coordinator {
             if let End::Failed(problem) = end {
                 now.problem = Some(problem.clone());
             }
-            let took = now.started_at.map(|at| at.elapsed());
-            (now.pass.take(), took, now.host.take())
+            (now.pass.take(), now.started_at, now.host.take())
         };
         {
             let mut state = self.state();
@@ -271,10 +271,13 @@ impl Coordinator {
             if let Some(host) = host {
                 state.hosts.free_slot(&host);
             }
-            if let (Some(took), RunState::Done) = (took, Entry::state_of(end)) {
-                state.service.observe(took);
+            if let (Some(started), RunState::Done) = (started, Entry::state_of(end)) {
+                state.service.observe(started.elapsed());
             }
         }
+        let steps = Steps::new(entry.asked, started, end);
+        self.metrics.ended(entry, end, &steps);
+        steps.tell(entry, end);
         entry.log.end(end.clone());
         self.work.notify_one();
         self.record(entry, end);

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::entry::Entry;
 use crate::hosts::Hosts;
 use crate::keys::Keys;
+use crate::metrics::Metrics;
 
 /// First guess of how long a run takes.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
@@ -66,6 +67,7 @@ pub struct Coordinator {
     config: Config,
     bus: SharedBus,
     pub(crate) db: Db,
+    pub(crate) metrics: Metrics,
     state: Mutex<State>,
     start: Instant,
     /// There may be something to hand out.
@@ -90,6 +92,7 @@ impl Coordinator {
             config,
             bus,
             db,
+            metrics: Metrics::new(),
             state: Mutex::new(State {
                 queue: FairQueue::new(limits),
                 runs: HashMap::new(),

@@ -17,7 +17,7 @@ use crate::failure::Answer;
 /// Makes an API key
 ///
 /// Its token is in this answer and nowhere else.
-#[utoipa::path(post, path = "/v1/keys", tag = "keys", request_body = NewKey,
+#[utoipa::path(post, path = "/v1/keys", operation_id = "key_create", tag = "keys", request_body = NewKey,
     responses((status = 201, description = "The key", body = KeyMade),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
@@ -33,7 +33,7 @@ pub(crate) async fn make(
 }
 
 /// All API keys, oldest first, without their secrets
-#[utoipa::path(get, path = "/v1/keys", tag = "keys",
+#[utoipa::path(get, path = "/v1/keys", operation_id = "key_list", tag = "keys",
     responses((status = 200, description = "The keys", body = Vec<Key>),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
@@ -46,8 +46,8 @@ pub(crate) async fn list(
 }
 
 /// Revokes an API key, from now on
-#[utoipa::path(delete, path = "/v1/keys/{id}", tag = "keys",
-    params(("id" = String, Path, description = "The key")),
+#[utoipa::path(delete, path = "/v1/keys/{id}", operation_id = "key_revoke", tag = "keys",
+    params(("id" = String, Path, pattern = "^key-[0-9a-f]{32}$", description = "The key")),
     responses((status = 200, description = "The key", body = Key),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]

@@ -15,6 +15,7 @@
 //! | `runs` | `/v1/runs` |
 //! | `look` | `/v1/queue`, `/v1/hosts`, `/v1/usage`, health |
 //! | `keys` | `/v1/keys` |
+//! | `metrics` | `/metrics` |
 //! | `openapi` | the API's description, made from the types |
 
 mod auth;
@@ -23,6 +24,7 @@ mod failure;
 mod keys;
 pub mod listen;
 mod look;
+mod metrics;
 pub mod openapi;
 mod runs;
 pub mod tls;
@@ -38,6 +40,7 @@ use firelane_store::bus::{Bus, Calls};
 use tokio_util::sync::CancellationToken;
 
 use auth::{Clock, Rates};
+use metrics::Metrics;
 
 /// What a gateway is told once.
 #[derive(Clone, Debug)]
@@ -54,6 +57,7 @@ pub struct Gateway {
     coordinator: Calls,
     rates: Rates,
     clock: Clock,
+    metrics: Metrics,
     /// Set while the service goes down: it is not ready any more.
     draining: CancellationToken,
 }
@@ -67,6 +71,7 @@ impl Gateway {
             coordinator: Calls::of(bus, "coordinator"),
             rates: Rates::default(),
             clock: Clock::start(),
+            metrics: Metrics::new(),
             draining,
         })
     }
@@ -79,6 +84,7 @@ impl Gateway {
     pub fn router(self: &Arc<Self>) -> Router {
         let v1 = Router::new()
             .route("/runs", post(runs::post::post).get(runs::list::list))
+            .route("/runs:batch", post(runs::batch::batch))
             .route(
                 "/runs/{id}",
                 get(runs::get::get).delete(runs::cancel::cancel),
@@ -94,9 +100,14 @@ impl Gateway {
             .nest("/v1", v1)
             .route("/healthz", get(look::health))
             .route("/readyz", get(look::ready))
+            .route("/metrics", get(metrics::metrics))
             .route("/openapi.json", get(openapi::serve))
             .fallback(failure::no_such_path)
             .method_not_allowed_fallback(failure::wrong_method)
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                metrics::layer,
+            ))
             .layer(middleware::from_fn(trace::layer))
             .with_state(Arc::clone(self))
     }

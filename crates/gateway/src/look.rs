@@ -27,7 +27,7 @@ pub(crate) struct Health {
 }
 
 /// The queue, as the caller may see it
-#[utoipa::path(get, path = "/v1/queue", tag = "queue",
+#[utoipa::path(get, path = "/v1/queue", operation_id = "queue_get", tag = "queue",
     responses((status = 200, description = "The queue", body = Queue),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
@@ -37,7 +37,7 @@ pub(crate) async fn queue(State(gateway): State<Arc<Gateway>>, who: Who) -> Answ
 }
 
 /// The hosts that are there, with their warm pools
-#[utoipa::path(get, path = "/v1/hosts", tag = "hosts",
+#[utoipa::path(get, path = "/v1/hosts", operation_id = "host_list", tag = "hosts",
     responses((status = 200, description = "The hosts", body = Vec<Host>),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
@@ -49,7 +49,7 @@ pub(crate) async fn hosts(
 }
 
 /// What the caller's tenant used, by day and API key
-#[utoipa::path(get, path = "/v1/usage", tag = "usage", params(UsageQuery),
+#[utoipa::path(get, path = "/v1/usage", operation_id = "usage_get", tag = "usage", params(UsageQuery),
     responses((status = 200, description = "What was used", body = Usage),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
@@ -67,7 +67,7 @@ pub(crate) async fn usage(
 }
 
 /// Whether the service is there
-#[utoipa::path(get, path = "/healthz", tag = "health", security(()),
+#[utoipa::path(get, path = "/healthz", operation_id = "health", tag = "health", security(()),
     responses((status = 200, description = "It is", body = Health)))]
 pub(crate) async fn health() -> Json<Health> {
     Json(Health {
@@ -77,7 +77,7 @@ pub(crate) async fn health() -> Json<Health> {
 }
 
 /// Whether the service takes work: a host is there and it is not going down
-#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+#[utoipa::path(get, path = "/readyz", operation_id = "ready", tag = "health", security(()),
     responses((status = 200, description = "It does", body = Health),
               (status = "default", description = "It does not", body = Problem,
                content_type = "application/problem+json")))]

@@ -1,4 +1,7 @@
 //! The API's description (OpenAPI 3.1), made from the types and handlers.
+//!
+//! `docs/openapi.json` is a copy of it that people and tools read; `cargo xtask openapi` writes it, and
+//! a test here fails while it is another.
 
 use axum::response::Json;
 use utoipa::openapi::OpenApi;
@@ -15,6 +18,7 @@ use utoipa::{Modify, OpenApi as _};
     servers((url = "/", description = "This service")),
     paths(
         crate::runs::post::post,
+        crate::runs::batch::batch,
         crate::runs::list::list,
         crate::runs::get::get,
         crate::runs::cancel::cancel,
@@ -28,6 +32,8 @@ use utoipa::{Modify, OpenApi as _};
         crate::keys::revoke,
         crate::look::health,
         crate::look::ready,
+        crate::metrics::metrics,
+        serve,
     ),
     tags(
         (name = "runs", description = "One piece of code, run once in a fresh microVM"),
@@ -61,6 +67,63 @@ pub fn document() -> OpenApi {
     Api::openapi()
 }
 
+/// The description as `docs/openapi.json` has it.
+///
+/// # Errors
+/// None that is known: it is strings and numbers.
+pub fn text() -> serde_json::Result<String> {
+    let json = document().to_pretty_json()?;
+    Ok(json + "\n")
+}
+
+/// This description
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
 pub(crate) async fn serve() -> Json<OpenApi> {
     Json(document())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_committed_copy_is_what_the_types_say() {
+        let committed = include_str!("../../../docs/openapi.json");
+        let current = text().expect("it can be written");
+        let same = committed == current;
+        assert!(
+            same,
+            "docs/openapi.json is out of date: cargo xtask openapi"
+        );
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own_and_says_what_it_answers() {
+        let document = serde_json::to_value(document()).expect("it is JSON");
+        let mut names = BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().expect("there are paths") {
+            for (method, operation) in methods.as_object().expect("there are methods") {
+                let name = operation["operationId"].as_str().expect("it has a name");
+                assert!(names.insert(name.to_owned()), "{name} is there twice");
+                for text in ["summary", "tags"] {
+                    assert!(!operation[text].is_null(), "{method} {path} has no {text}");
+                }
+                let responses = operation["responses"].as_object().expect("it answers");
+                for (status, response) in responses {
+                    let description = response["description"].as_str().unwrap_or_default();
+                    assert!(!description.is_empty(), "{method} {path}: {status}");
+                }
+                let open = operation["security"] == serde_json::json!([{}]);
+                let problem = &responses.get("default").unwrap_or(&Value::Null)["content"];
+                let told = problem["application/problem+json"].is_object();
+                assert!(open || told, "{method} {path} has no problem");
+            }
+        }
+        assert!(names.contains("run_create"), "{names:?}");
+    }
 }

@@ -318,7 +318,10 @@ fn two_services_do_not_share_a_database_or_a_socket() {
     args.push(state.to_str().unwrap());
     let ended = lab.firelane(&args);
     assert_eq!(ended.code, 125);
-    assert!(ended.stderr.contains("is in use by another process"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("is in use by another process"),
+        "{ended:?}"
+    );
     let other = lab.path().join("other");
     args[second.len()] = other.to_str().unwrap();
     let ended = lab.firelane(&args);

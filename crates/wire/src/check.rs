@@ -8,8 +8,8 @@ use firelane_guest_proto::message::{MAX_ARGS, MAX_ENV};
 use crate::content::Content;
 use crate::problem::{Code, Problem};
 use crate::run::{
-    MAX_FILES, MAX_LABEL_BYTES, MAX_LABELS, MAX_OUTPUT_BYTES, MAX_PRIORITY, MAX_TIMEOUT_MS, Pty,
-    RunRequest,
+    BatchRequest, MAX_BATCH, MAX_FILES, MAX_LABEL_BYTES, MAX_LABELS, MAX_OUTPUT_BYTES,
+    MAX_PRIORITY, MAX_TIMEOUT_MS, Pty, RunRequest,
 };
 
 /// Longest path in the guest, in bytes; `PATH_MAX` of Linux.
@@ -51,6 +51,26 @@ impl RunRequest {
         self.pty.as_ref().map_or(Ok(()), terminal)?;
         environment(&self.env)?;
         labels(&self.labels)
+    }
+}
+
+impl BatchRequest {
+    /// Checks every value of every run.
+    ///
+    /// # Errors
+    /// A [`Problem`] that names the first run and field that is wrong, and what would be right.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.runs.is_empty() || self.runs.len() > MAX_BATCH {
+            let wrong = format!("has {} entries, not 1 to {MAX_BATCH}", self.runs.len());
+            return Err(invalid("runs", wrong));
+        }
+        for (number, run) in self.runs.iter().enumerate() {
+            run.check().map_err(|problem| Problem {
+                cause: format!("runs[{number}]: {}", problem.cause),
+                ..problem
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -91,6 +91,33 @@ pub struct RunRequest {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Runs that are asked for together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRequest {
+    /// The runs. Each may be on another host and end at another time.
+    #[schema(min_items = 1, max_items = 100)]
+    pub runs: Vec<RunRequest>,
+}
+
+/// What became of a batch: one entry for each run, in the order in which they were asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Batch {
+    /// The entries.
+    pub runs: Vec<BatchItem>,
+}
+
+/// What became of one run of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BatchItem {
+    /// The run, if it was taken; one that failed tells why by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+    /// Why it was not taken, or why its outcome is not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
 /// Size of a terminal in character cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -83,6 +83,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         owner: rustix::process::geteuid().as_raw(),
     };
     let gateway = Gateway::new(gateway_config, bus, draining.clone());
+    gateway.show(|registry| coordinator.register(registry));
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
     tell(&args, address, &socket.path);
     let Socket { listener, path } = socket;

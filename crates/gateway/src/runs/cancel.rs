@@ -19,8 +19,8 @@ use crate::failure::Answer;
 /// Ends a run, wherever it is
 ///
 /// One that waits is cancelled at once, one that runs soon; one that is over stays as it is.
-#[utoipa::path(delete, path = "/v1/runs/{id}", tag = "runs",
-    params(("id" = String, Path, description = "The run")),
+#[utoipa::path(delete, path = "/v1/runs/{id}", operation_id = "run_cancel", tag = "runs",
+    params(("id" = String, Path, pattern = "^run-[0-9a-f]{32}$", description = "The run")),
     responses((status = 200, description = "It is over", body = Run),
               (status = 202, description = "It soon is", body = Run),
               (status = "default", description = "What is wrong", body = Problem,

@@ -32,8 +32,8 @@ const PAGE_BYTES: u64 = 64 << 10;
 ///
 /// `started`, `stdout`, `stderr`, `file`, `missing`, and `ended` as the last; `gap` where events are
 /// gone. A client that lost its connection goes on with `Last-Event-ID`.
-#[utoipa::path(get, path = "/v1/runs/{id}/events", tag = "runs",
-    params(("id" = String, Path, description = "The run"),
+#[utoipa::path(get, path = "/v1/runs/{id}/events", operation_id = "run_events", tag = "runs",
+    params(("id" = String, Path, pattern = "^run-[0-9a-f]{32}$", description = "The run"),
            ("Last-Event-ID" = Option<u64>, Header, description = "The last event that is known")),
     responses((status = 200, description = "The events; the data of each is JSON",
                body = EventData, content_type = "text/event-stream"),

@@ -17,8 +17,8 @@ use crate::body::Id;
 use crate::failure::Answer;
 
 /// A run as it is now, with its outcome if it has one
-#[utoipa::path(get, path = "/v1/runs/{id}", tag = "runs",
-    params(("id" = String, Path, description = "The run")),
+#[utoipa::path(get, path = "/v1/runs/{id}", operation_id = "run_get", tag = "runs",
+    params(("id" = String, Path, pattern = "^run-[0-9a-f]{32}$", description = "The run")),
     responses((status = 200, description = "The run", body = Run),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]

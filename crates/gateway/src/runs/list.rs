@@ -16,7 +16,7 @@ use crate::body::Query;
 use crate::failure::Answer;
 
 /// The tenant's runs, newest first, without what they wrote
-#[utoipa::path(get, path = "/v1/runs", tag = "runs", params(RunsQuery),
+#[utoipa::path(get, path = "/v1/runs", operation_id = "run_list", tag = "runs", params(RunsQuery),
     responses((status = 200, description = "A page of them", body = Page<Run>),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]

@@ -1,5 +1,6 @@
 //! `/v1/runs`: one file for each thing that can be done.
 
+pub(crate) mod batch;
 pub(crate) mod cancel;
 pub(crate) mod events;
 pub(crate) mod get;

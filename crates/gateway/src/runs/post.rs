@@ -20,7 +20,7 @@ use crate::failure::{Answer, Failure};
 use crate::trace::{RequestId, Timings};
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
@@ -31,7 +31,7 @@ const MAX_KEY_BYTES: usize = 255;
 /// once with the run's place in the queue; the run is on disk then and survives a restart. A caller
 /// that leaves before the outcome cancels the run, unless it is asynchronous or has an idempotency
 /// key.
-#[utoipa::path(post, path = "/v1/runs", tag = "runs", request_body = RunRequest,
+#[utoipa::path(post, path = "/v1/runs", operation_id = "run_create", tag = "runs", request_body = RunRequest,
     params(
         ("Prefer" = Option<String>, Header, description = "`respond-async` (RFC 7240)"),
         ("Idempotency-Key" = Option<String>, Header,
@@ -70,12 +70,13 @@ pub(crate) async fn post(
         let run = gateway.coordinator.ask(&get).await?;
         return Ok(accepted(run));
     }
-    let mut leaving = Leaving {
-        gateway: Arc::clone(&gateway),
-        run: (!submit.durable).then_some((who.caller, submitted.id)),
-    };
+    let mut leaving = Leaving::new(
+        &gateway,
+        (!submit.durable).then_some(who.caller),
+        submitted.id,
+    );
     let run = outcome::wait(&gateway, &tenant, submitted.id).await?;
-    leaving.run = None;
+    leaving.stayed();
     Ok(finished(run))
 }
 
@@ -123,14 +124,14 @@ fn timings(run: &Run) -> Timings {
 }
 
 /// Source: RFC 7240, section 4.1.
-fn prefers_async(headers: &HeaderMap) -> bool {
+pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
     let preferences = headers.get_all(PREFER).iter();
     let preferences = preferences.filter_map(|value| value.to_str().ok());
     let mut words = preferences.flat_map(|value| value.split([',', ';']));
     words.any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
@@ -144,9 +145,24 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
 }
 
 /// Cancels a run whose caller leaves while it waits for the outcome.
-struct Leaving {
+pub(super) struct Leaving {
     gateway: Arc<Gateway>,
     run: Option<(Caller, RunId)>,
+}
+
+impl Leaving {
+    /// Watches over a run of this caller; over none, if it goes on without one.
+    pub(super) fn new(gateway: &Arc<Gateway>, caller: Option<Caller>, id: RunId) -> Leaving {
+        Leaving {
+            gateway: Arc::clone(gateway),
+            run: caller.map(|caller| (caller, id)),
+        }
+    }
+
+    /// The caller has waited for the outcome.
+    pub(super) fn stayed(&mut self) {
+        self.run = None;
+    }
 }
 
 impl Drop for Leaving {

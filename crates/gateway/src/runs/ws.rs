@@ -63,8 +63,8 @@ struct Told<'a> {
 /// A run's events and its input over a WebSocket
 ///
 /// Standard input is open if the run is `interactive`.
-#[utoipa::path(get, path = "/v1/runs/{id}/ws", tag = "runs",
-    params(("id" = String, Path, description = "The run")),
+#[utoipa::path(get, path = "/v1/runs/{id}/ws", operation_id = "run_ws", tag = "runs",
+    params(("id" = String, Path, pattern = "^run-[0-9a-f]{32}$", description = "The run")),
     responses((status = 101, description = "The WebSocket is open"),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]

@@ -37,6 +37,7 @@ mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use access::{Reading, Writing};
 pub use audit::{AuditEntry, AuditFault, AuditHead, AuditRow, AuditVerdict, MAX_DETAIL_BYTES};
@@ -104,6 +105,12 @@ impl Db {
         F: FnOnce(&Writing<'_>) -> Result<T, DbError> + Send + 'static,
     {
         self.inner.writer.write(work).await
+    }
+
+    /// Has this told how long each transaction took, answers to its callers included; only the first
+    /// that asks is. It holds up the next transaction.
+    pub fn on_commit(&self, observer: impl Fn(Duration) + Send + Sync + 'static) {
+        self.inner.writer.observe(Box::new(observer));
     }
 
     /// Carries out what waits, closes the file and gives up its lock. What comes later is refused with

@@ -6,7 +6,9 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -21,8 +23,12 @@ const QUEUE: usize = 1024;
 /// that came first have waited long enough.
 const BATCH: usize = 256;
 
+/// Told how long each transaction took.
+pub(super) type Observer = Box<dyn Fn(Duration) + Send + Sync>;
+
 pub(super) struct Writer {
     messages: mpsc::Sender<Message>,
+    observer: Arc<OnceLock<Observer>>,
 }
 
 enum Message {
@@ -35,16 +41,24 @@ impl Writer {
     /// The thread ends when this is dropped, or stopped; then it gives up the lock.
     pub(super) fn start(connection: Connection, lock: Lock) -> io::Result<Self> {
         let (messages, queue) = mpsc::channel(QUEUE);
+        let observer = Arc::new(OnceLock::new());
+        let observed = Arc::clone(&observer);
         thread::Builder::new()
             .name("database".to_owned())
             .spawn(move || {
-                let stopped = serve(&connection, queue);
+                let stopped = serve(&connection, queue, &observed);
                 // In this order: who gets the lock next finds the file closed.
                 drop(connection);
                 drop(lock);
                 drop(stopped);
             })?;
-        Ok(Self { messages })
+        Ok(Self { messages, observer })
+    }
+
+    /// Tells this of each transaction from now on; only the first that asks is told.
+    pub(super) fn observe(&self, observer: Observer) {
+        // The second has nobody to tell.
+        let _ = self.observer.set(observer);
     }
 
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, DbError>
@@ -82,6 +96,7 @@ impl Writer {
 fn serve(
     connection: &Connection,
     mut queue: mpsc::Receiver<Message>,
+    observer: &OnceLock<Observer>,
 ) -> Option<oneshot::Sender<()>> {
     let mut batch = Vec::with_capacity(BATCH);
     let mut stop = None;
@@ -97,7 +112,11 @@ fn serve(
                 Err(_) => break,
             }
         }
+        let start = Instant::now();
         carry_out(connection, &mut batch);
+        if let Some(observer) = observer.get() {
+            observer(start.elapsed());
+        }
     }
     stop
 }

@@ -1,0 +1,7 @@
+//! The service over HTTP, with a host that has no microVMs.
+
+mod batch;
+mod fuzz;
+mod log;
+mod metrics;
+mod service;
