@@ -4,13 +4,14 @@
 //! tool for is reported as SKIP by name, with the reason, and counted.
 
 use std::fmt;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use crate::program::{run, succeeds};
 use crate::workspace::{Workspace, cargo};
-use crate::{tests, tidy};
+use crate::{openapi, python, tests, tidy};
 
 /// How a check came out.
 enum Verdict {
@@ -31,19 +32,21 @@ impl fmt::Display for Verdict {
 
 type Check = (&'static str, fn(&Workspace) -> Verdict);
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("format", format),
     ("lints", lints),
     ("tidy", own_rules),
     ("docs", docs),
     ("licences and bans", licences),
+    ("API description", api_description),
 ];
-const TESTS: Check = ("tests", all_tests);
+const TESTS: [Check; 2] = [("tests", all_tests), ("API fuzzing", api_fuzzing)];
 
 /// Runs all checks, or all but the tests.
 pub(crate) fn run_all(workspace: &Workspace, with_tests: bool) -> Result<()> {
     let mut verdicts = Vec::new();
-    for (name, check) in CHECKS.into_iter().chain(with_tests.then_some(TESTS)) {
+    let tests = TESTS.into_iter().filter(|_| with_tests);
+    for (name, check) in CHECKS.into_iter().chain(tests) {
         println!("==> {name}");
         let started = Instant::now();
         let verdict = check(workspace);
@@ -131,6 +134,25 @@ fn licences(_: &Workspace) -> Verdict {
         "sources",
     ];
     cargo_tool("deny", &args, "cargo install --locked cargo-deny")
+}
+
+/// That it is what the types say is a test of the gateway.
+fn api_description(workspace: &Workspace) -> Verdict {
+    match python::program(workspace, "openapi-spec-validator", "0.9.0") {
+        Ok(program) => run(Command::new(program).arg(workspace.root.join(openapi::FILE))).into(),
+        Err(reason) => Verdict::Skipped(format!("{reason:#}")),
+    }
+}
+
+fn api_fuzzing(workspace: &Workspace) -> Verdict {
+    let program = match python::program(workspace, "schemathesis", "4.32.5") {
+        Ok(program) => program,
+        Err(reason) => return Verdict::Skipped(format!("{reason:#}")),
+    };
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--package=firelane-cli", "--test=api"]);
+    test.args(["fuzz", "--", "--ignored"]);
+    run(test.env("FIRELANE_SCHEMATHESIS", program)).into()
 }
 
 fn all_tests(workspace: &Workspace) -> Verdict {

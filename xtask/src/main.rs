@@ -15,6 +15,7 @@ mod dist;
 mod elf;
 mod openapi;
 mod program;
+mod python;
 mod tests;
 mod tidy;
 mod workspace;
@@ -31,7 +32,8 @@ usage: cargo xtask COMMAND
   build [--debug]      build firelane and the static guest-runner, side by side
   test [ARGS...]       build, then run every test; ARGS go to the test runner
   tidy                 check the workspace's own rules
-  check [--no-tests]   format, lints, tidy, docs, licences and bans, tests
+  check [--no-tests]   format, lints, tidy, docs, licences and bans, the API's
+                       description, tests, fuzzing of the API
   openapi              write docs/openapi.json anew
   dist                 make the release tarball in target/dist
 ";

@@ -4,6 +4,9 @@ use anyhow::Result;
 
 use crate::workspace::Workspace;
 
+/// The description, from the workspace's root.
+pub(crate) const FILE: &str = "docs/openapi.json";
+
 /// Without the feature, cargo is asked to run us with it.
 #[cfg(not(feature = "openapi"))]
 pub(crate) fn run(_: &Workspace) -> Result<()> {
@@ -17,7 +20,7 @@ pub(crate) fn run(_: &Workspace) -> Result<()> {
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     use anyhow::Context;
 
-    let file = workspace.root.join("docs/openapi.json");
+    let file = workspace.root.join(FILE);
     let text = firelane_gateway::openapi::text().context("cannot write the description")?;
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
 }

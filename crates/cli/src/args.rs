@@ -199,6 +199,16 @@ pub enum TemplateCommand {
     },
 }
 
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// Arguments of `firelane serve`.
 #[derive(Debug, Args)]
 #[command(
@@ -249,6 +259,14 @@ pub struct ServeArgs {
     /// How long a microVM may wait
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_time)]
     pub pool_max_age: Duration,
+    /// How the log is written; it has a line for each run, without its code and output
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "FIRELANE_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
     /// How long runs may take to end after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain: Duration,

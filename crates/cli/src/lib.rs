@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
         return Failure::platform(error).report();
     }
     let cli = args::Cli::parse();
-    if let Err(failure) = start_log() {
+    if let Err(failure) = start_log(&cli.command) {
         return failure.report();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -56,17 +56,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs to stderr what `FIRELANE_LOG` asks for.
-fn start_log() -> Result<(), Failure> {
-    let wanted = std::env::var("FIRELANE_LOG").unwrap_or_else(|_| "warn".into());
+/// Logs to stderr what `FIRELANE_LOG` asks for; of a service also each run, if it asks for nothing.
+fn start_log(command: &args::Command) -> Result<(), Failure> {
+    let (default, format) = match command {
+        args::Command::Serve(serve) => ("warn,firelane::run=info", serve.log_format),
+        _ => ("warn", args::LogFormat::Text),
+    };
+    let wanted = std::env::var("FIRELANE_LOG").unwrap_or_else(|_| default.into());
     let filter = EnvFilter::try_new(&wanted).map_err(|error| {
         Failure::usage(format!(
             "FIRELANE_LOG is '{wanted}', which is no filter ({error}); write warn, info or debug"
         ))
     })?;
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    match format {
+        args::LogFormat::Text => log.init(),
+        args::LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }

@@ -95,11 +95,22 @@ pub struct Rate {
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
     /// For people.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub name: String,
     /// Keys of one tenant see each other's runs and sandboxes [default: the name].
     #[serde(default)]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub tenant: Option<String>,
     /// What it allows.
+    #[schema(min_items = 1)]
     pub scopes: BTreeSet<Scope>,
     /// Its share of the hosts, against other tenants [default: 1].
     #[serde(default)]

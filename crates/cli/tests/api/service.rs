@@ -17,10 +17,11 @@ use firelane_coordinator::{Config, Coordinator};
 use firelane_gateway::Gateway;
 use firelane_store::bus::{Bus, Calls, LocalBus, Server};
 use firelane_store::db::Db;
-use firelane_wire::bus::{FollowRun, ReportHost, StartRun, StopRun};
+use firelane_wire::bus::{FollowRun, MakeKey, ReportHost, StartRun, StopRun};
 use firelane_wire::content::Content;
 use firelane_wire::event::{End, Event, LogPage};
 use firelane_wire::host::{Host, Pool};
+use firelane_wire::key::{KeyLimits, NewKey, Scope};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Ending, Origin, Ran};
 use http_body_util::BodyExt;
@@ -45,6 +46,11 @@ pub(crate) struct Service {
 impl Service {
     /// A service whose only host runs so many at once, and whose queue takes so many.
     pub(crate) async fn start(slots: u32, queue: usize) -> Service {
+        Service::start_with(slots, queue, false).await
+    }
+
+    /// The same, and whether API keys are needed.
+    pub(crate) async fn start_with(slots: u32, queue: usize, keys: bool) -> Service {
         let files = tempfile::tempdir().expect("there is room");
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
         let db = Db::open(&files.path().join("db")).expect("a database");
@@ -58,7 +64,7 @@ impl Service {
         let (let_go, held) = watch::channel(false);
         let host = host(Arc::clone(&bus), held).await;
         let config = firelane_gateway::Config {
-            keys: false,
+            keys,
             owner: u32::MAX,
         };
         let calls = Calls::of(Arc::clone(&bus), "coordinator");
@@ -90,6 +96,20 @@ impl Service {
         let draining = false;
         let reported = self.coordinator.ask(&ReportHost { host, draining }).await;
         reported.expect("it is taken");
+    }
+
+    /// Makes an API key that allows everything.
+    pub(crate) async fn key(&self) -> String {
+        let key = NewKey {
+            name: "all".into(),
+            tenant: None,
+            scopes: [Scope::Admin].into(),
+            weight: None,
+            limits: KeyLimits::default(),
+        };
+        let actor = "test".into();
+        let made = self.coordinator.ask(&MakeKey { actor, key }).await;
+        made.expect("it is made").token
     }
 
     /// Asks over HTTP.

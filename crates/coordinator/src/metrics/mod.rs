@@ -162,6 +162,7 @@ impl Steps {
             End::Cancelled | End::Expired => (None, None),
         };
         tracing::info!(
+            target: "firelane::run",
             run = %entry.id,
             tenant = entry.caller.tenant,
             lang = entry.lang.name(),

@@ -76,7 +76,9 @@ fn last_event_id(headers: &HeaderMap) -> Result<u64, Failure> {
     let Some(value) = headers.get(LAST_EVENT_ID) else {
         return Ok(0);
     };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    // What is described as int64 ends there; no log gets so far.
+    let number: Option<i64> = value.to_str().ok().and_then(|text| text.parse().ok());
+    let number = number.and_then(|number| number.try_into().ok());
     number.ok_or_else(|| Failure::new(Code::Invalid, "Last-Event-ID is not a number"))
 }
 

@@ -60,7 +60,7 @@ pub(crate) async fn post(
         idempotency_key,
     };
     let submitted = gateway.coordinator.ask(&submit).await?;
-    tracing::info!(request = request_id.0, run = %submitted.id, "a run is queued");
+    tracing::debug!(request = request_id.0, run = %submitted.id, "a run is queued");
     let tenant = who.caller.tenant.clone();
     if respond_async {
         let get = GetRun {
