@@ -270,9 +270,9 @@ pub struct ServeArgs {
     /// How long runs may take to end after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain: Duration,
-    /// The microVM
-    #[command(flatten)]
-    pub machine: MachineArgs,
+    /// Template of the microVMs that wait: a built-in one, or one that was built before
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub template: String,
 }
 
 /// Where the service keeps its own files.

@@ -151,6 +151,7 @@ impl From<ClientError> for Failure {
                 let remedy = problem.remedy.clone();
                 let code = match problem.code {
                     Code::Invalid | Code::NotFound | Code::TooLarge => USAGE,
+                    Code::NoInterpreter => u8::try_from(EXIT_NO_INTERPRETER).unwrap_or(PLATFORM),
                     _ => PLATFORM,
                 };
                 Failure {

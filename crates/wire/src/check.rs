@@ -32,6 +32,9 @@ impl RunRequest {
                 format!("is not from -{limit} to {limit}"),
             ));
         }
+        if let Some(memory_mib) = self.memory_mib {
+            within("memory_mib", memory_mib.into(), 128, 65_536)?;
+        }
         if let Some(deadline_ms) = self.deadline_ms {
             within("deadline_ms", deadline_ms, 1, MAX_TIMEOUT_MS)?;
         }
@@ -227,6 +230,15 @@ mod tests {
         check(
             r#","files":[{"path":"a","content":"","mode":2048}]"#,
             Some("files.mode"),
+        );
+    }
+
+    #[test]
+    fn memory_has_bounds() {
+        check(r#","memory_mib":128"#, None);
+        check(
+            r#","memory_mib":1"#,
+            Some("memory_mib is 1, not from 128 to 65536"),
         );
     }
 

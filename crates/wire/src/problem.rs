@@ -10,6 +10,8 @@ use utoipa::{PartialSchema, ToSchema};
 pub enum Code {
     /// The request is malformed, or a value in it cannot be.
     Invalid,
+    /// The template has nothing that runs the language.
+    NoInterpreter,
     /// The request, or a part of it, is over its cap.
     TooLarge,
     /// The body is not of the type that is taken here.
@@ -44,8 +46,9 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 16] = [
+    pub const ALL: [Code; 17] = [
         Code::Invalid,
+        Code::NoInterpreter,
         Code::TooLarge,
         Code::WrongType,
         Code::Unauthenticated,
@@ -67,7 +70,7 @@ impl Code {
     #[must_use]
     pub const fn meaning(self) -> (u16, bool) {
         match self {
-            Code::Invalid => (400, false),
+            Code::Invalid | Code::NoInterpreter => (400, false),
             Code::Unauthenticated => (401, false),
             Code::Forbidden => (403, false),
             Code::NotFound => (404, false),
@@ -89,6 +92,7 @@ impl Code {
     pub const fn name(self) -> &'static str {
         match self {
             Code::Invalid => "invalid",
+            Code::NoInterpreter => "no_interpreter",
             Code::TooLarge => "too_large",
             Code::WrongType => "wrong_type",
             Code::Unauthenticated => "unauthenticated",
@@ -110,6 +114,7 @@ impl Code {
     const fn title(self) -> &'static str {
         match self {
             Code::Invalid => "The request is not valid",
+            Code::NoInterpreter => "The template does not run the language",
             Code::TooLarge => "The request is too large",
             Code::WrongType => "The body's type is not taken here",
             Code::Unauthenticated => "No valid API key",

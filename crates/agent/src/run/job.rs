@@ -141,9 +141,7 @@ impl Job<'_> {
         };
         let outcome = followed.map_err(|error| from_follow(&error))?;
         timeline.mark(Phase::Result);
-        for path in &self.request.fetch {
-            fetch::fetch(session, path, &self.here.log).await;
-        }
+        fetch::fetch(session, &self.request.fetch, &self.here.log).await;
         Ok(outcome)
     }
 

@@ -38,7 +38,8 @@ pub(super) fn from_session(error: &SessionError) -> Problem {
         };
     };
     let code = match refused.code {
-        RefusedCode::Invalid | RefusedCode::Confined | RefusedCode::NoInterpreter => Code::Invalid,
+        RefusedCode::Invalid | RefusedCode::Confined => Code::Invalid,
+        RefusedCode::NoInterpreter => Code::NoInterpreter,
         RefusedCode::NotFound => Code::NotFound,
         RefusedCode::Conflict | RefusedCode::Busy | RefusedCode::TakenOver => Code::Conflict,
         RefusedCode::Denied => Code::Forbidden,

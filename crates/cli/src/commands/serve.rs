@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | 0 | a signal asked for the end, and every run ended by itself |
 //! | 4 | the same, but runs were stopped at the deadline, or by a second signal |
+//! | 2 | wrong usage: nothing was started |
 //! | 125 | it could not start, or failed |
+//! | 128 + n | signal n ended it before it served |
 
 use std::fs;
 use std::io;
@@ -32,7 +34,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::args::ServeArgs;
+use crate::args::{DriverChoice, MachineArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::host::Host;
 
@@ -48,9 +50,17 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         let message = "--no-keys would let in everybody who can connect";
         return Err(Failure::usage(message));
     }
+    // Clones have the shape of their snapshot.
+    let machine = MachineArgs {
+        template: args.template.clone(),
+        memory_mib: None,
+        vcpus: 1,
+        driver: DriverChoice::Auto,
+        cold: false,
+    };
     let mut signals = Signals::listen()?;
     let host = tokio::select! {
-        host = Host::prepare(&args.machine) => host?,
+        host = Host::prepare(&machine) => host?,
         number = signals.next() => return Err(Failure::interrupted(number)),
     };
     // Everything that another service may have is taken before the first microVM is started.
@@ -121,7 +131,7 @@ fn agent_config(args: &ServeArgs) -> AgentConfig {
     let slots = args
         .slots
         .unwrap_or_else(|| u32::try_from(2 * processors).unwrap_or(u32::MAX));
-    let template = args.machine.template.clone();
+    let template = args.template.clone();
     let warm = args
         .warm
         .iter()
@@ -244,6 +254,7 @@ impl Drop for SocketPath {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -252,6 +263,7 @@ impl Signals {
         Ok(Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -259,6 +271,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.hangup.recv() => SignalKind::hangup().as_raw_value(),
         }
     }
 }

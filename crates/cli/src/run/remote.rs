@@ -2,8 +2,10 @@
 //! we restore ourselves.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use firelane_agent::follow::Sink;
@@ -19,6 +21,7 @@ use super::aside::{Aside, cannot_write};
 use super::{Done, Output, Program, StdinSource, interruptible, print_timings};
 use crate::args::{DriverChoice, RunArgs};
 use crate::failure::Failure;
+use crate::host::open_store;
 
 /// How long the service may take to say that it takes work.
 const LOOK: Duration = Duration::from_secs(2);
@@ -38,7 +41,15 @@ pub(crate) async fn service(args: &RunArgs, program: &Program) -> Result<Option<
         && u64::from(args.max_output_mib) << 20 <= MAX_OUTPUT_BYTES
         && program.input.source.len() as u64 + files <= MAX_REQUEST_BYTES;
     let path = args.socket.path();
-    if !ordinary || !path.exists() {
+    if !ordinary || !is_ours(&path) {
+        return Ok(None);
+    }
+    // One that is not built yet is built by us, with a word about it.
+    let template = machine.template.clone();
+    let built = tokio::task::spawn_blocking(move || {
+        Ok::<bool, Failure>(open_store()?.get(&template).is_ok())
+    });
+    if !built.await.map_err(Failure::platform)?? {
         return Ok(None);
     }
     let client = Client::new(Target::Unix(path), None);
@@ -52,6 +63,15 @@ pub(crate) async fn service(args: &RunArgs, program: &Program) -> Result<Option<
             tracing::warn!("the service of this machine does not answer, and is not used");
             Ok(None)
         }
+    }
+}
+
+/// Whether the socket is there, and was made by us or by root: code is given to nobody else.
+fn is_ours(path: &Path) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    match fs::symlink_metadata(path) {
+        Ok(meta) => meta.file_type().is_socket() && (meta.uid() == me || meta.uid() == 0),
+        Err(_) => false,
     }
 }
 
@@ -204,7 +224,7 @@ async fn hear(
 /// The files that come back.
 struct Fetched {
     places: HashMap<String, PathBuf>,
-    open: Option<(String, Aside, std::fs::File)>,
+    open: Option<(String, Aside, fs::File)>,
     missing: Vec<Failure>,
 }
 

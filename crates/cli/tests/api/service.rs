@@ -53,7 +53,9 @@ impl Service {
     pub(crate) async fn start_with(slots: u32, queue: usize, keys: bool) -> Service {
         let files = tempfile::tempdir().expect("there is room");
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-        let db = Db::open(&files.path().join("db")).expect("a database");
+        let db = Db::open(&files.path().join("db"))
+            .await
+            .expect("a database");
         let config = Config {
             queue,
             queue_per_tenant: queue,

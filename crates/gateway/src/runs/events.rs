@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use firelane_model::id::RunId;
-use firelane_wire::bus::{GetRun, ReadRun};
+use firelane_wire::bus::ReadRun;
 use firelane_wire::event::{EventData, LogPage, ReadLog};
 use firelane_wire::key::Scope;
 use firelane_wire::problem::{Code, Problem};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, StreamExt};
 
 use crate::Gateway;
 use crate::auth::Who;
@@ -37,6 +38,7 @@ const PAGE_BYTES: u64 = 64 << 10;
            ("Last-Event-ID" = Option<u64>, Header, description = "The last event that is known")),
     responses((status = 200, description = "The events; the data of each is JSON",
                body = EventData, content_type = "text/event-stream"),
+              (status = 204, description = "The last event is known: nothing follows"),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
 pub(crate) async fn events(
@@ -44,16 +46,26 @@ pub(crate) async fn events(
     who: Who,
     headers: HeaderMap,
     Id(id): Id<RunId>,
-) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
+) -> Answer<Response> {
     who.require(Scope::Run)?;
     let after = last_event_id(&headers)?;
     let tenant = who.caller.tenant;
     // What is wrong is told with a status while that is still possible.
-    let get = GetRun {
+    let look = ReadRun {
         tenant: tenant.clone(),
         id,
+        read: ReadLog {
+            after,
+            max_bytes: 0,
+            wait_ms: 0,
+            whole: false,
+        },
     };
-    gateway.coordinator.ask(&get).await?;
+    let page = gateway.coordinator.ask(&look).await?;
+    if page.end && page.events.is_empty() && page.gap.is_none() {
+        // Nothing follows, ever: this is what keeps a client from coming back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let reader = Reader {
         gateway,
         tenant,
@@ -66,10 +78,13 @@ pub(crate) async fn events(
             return None;
         }
         let events = reader.next().await;
-        Some((stream::iter(events.into_iter().map(Ok)), reader))
+        Some((stream::iter(events), reader))
     });
-    let events = futures_util::StreamExt::flatten(pages);
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    let events = pages.flatten();
+    let events = events.map(Ok::<sse::Event, Infallible>);
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<u64, Failure> {

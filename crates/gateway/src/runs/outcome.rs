@@ -7,7 +7,7 @@ use firelane_model::id::RunId;
 use firelane_wire::bus::{GetRun, ReadRun};
 use firelane_wire::content;
 use firelane_wire::event::{End, Event, ReadLog};
-use firelane_wire::problem::Problem;
+use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{FileOut, Outcome, Run};
 
 use crate::Gateway;
@@ -44,6 +44,10 @@ pub(super) async fn wait(gateway: &Arc<Gateway>, tenant: &str, id: RunId) -> Res
         };
         let longer = Duration::from_millis(WAIT_MS);
         let page = gateway.coordinator.ask_for(&call, longer).await?;
+        if let Some((first, last)) = page.gap {
+            let cause = format!("events {first} to {last} of the run are lost");
+            return Err(Problem::new(Code::Internal, cause));
+        }
         for (number, event) in page.events {
             after = number;
             told.hear(event);
