@@ -24,6 +24,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -122,7 +123,7 @@ impl Opens {
     ///
     /// # Errors
     /// If it ended before, or nothing came before `timeout`.
-    pub fn receive(channel: BorrowedFd<'_>, timeout: std::time::Duration) -> io::Result<Opens> {
+    pub fn receive(channel: BorrowedFd<'_>, timeout: Duration) -> io::Result<Opens> {
         wait(channel, timeout)?;
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -142,12 +143,26 @@ impl Opens {
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Waits for one open and answers it with a copy of `file`.
+    /// Waits for one open and answers it with a copy of `file`. An open that a signal interrupts is
+    /// gone, and is made again by the kernel: then that one is answered.
     ///
     /// # Errors
     /// If the VMM ended before, or opened nothing before `timeout`.
-    pub fn answer(&self, file: BorrowedFd<'_>, timeout: std::time::Duration) -> io::Result<()> {
-        wait(self.0.as_fd(), timeout)?;
+    pub fn answer(&self, file: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            wait(
+                self.0.as_fd(),
+                deadline.saturating_duration_since(Instant::now()),
+            )?;
+            match self.answer_next(file) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                answered => return answered,
+            }
+        }
+    }
+
+    fn answer_next(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: a notification is plain data, and the kernel wants it zeroed.
         let mut notice: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notice)?;
@@ -171,7 +186,7 @@ impl Opens {
 }
 
 /// Waits until there is something to read; the other end's end is none.
-fn wait(fd: BorrowedFd<'_>, timeout: std::time::Duration) -> io::Result<()> {
+fn wait(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
     let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     loop {
@@ -192,7 +207,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
-    use std::time::Duration;
 
     use super::*;
 
@@ -243,6 +257,31 @@ mod tests {
             .read_to_string(&mut after)
             .unwrap();
         assert_eq!(after, "handed out\n");
+    }
+
+    #[test]
+    fn an_open_that_signals_interrupt_is_answered_when_it_is_made_again() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        // The kernel makes the call again after each signal, as a new one to its owner.
+        let script = "import ctypes, os, signal\n\
+                      signal.signal(signal.SIGALRM, lambda *_: None)\n\
+                      signal.siginterrupt(signal.SIGALRM, False)\n\
+                      signal.setitimer(signal.ITIMER_REAL, 5e-5, 5e-5)\n\
+                      fd = ctypes.CDLL(None).open(b'/nowhere', os.O_RDWR)\n\
+                      signal.setitimer(signal.ITIMER_REAL, 0)\n\
+                      print(os.read(fd, 100))";
+        let mut content = tempfile::NamedTempFile::new().unwrap();
+        content.write_all(b"handed out\n").unwrap();
+        let mut command = shell(script, &theirs);
+        let child = std::thread::spawn(move || command.output().unwrap());
+        let opens = Opens::receive(ours.as_fd(), MINUTE).unwrap();
+        let file = File::open(content.path()).unwrap();
+        opens.answer(file.as_fd(), MINUTE).unwrap();
+        let output = child.join().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "b'handed out\\n'\n"
+        );
     }
 
     #[test]
