@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -140,7 +141,10 @@ async fn http<S>(stream: S, peer: Peer, router: Router, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let began = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&began);
     let service = router.map_request(move |mut request: hyper::Request<Incoming>| {
+        begins.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer.clone());
         request.map(axum::body::Body::new)
     });
@@ -158,8 +162,20 @@ where
     let service = TowerToHyperService::new(service);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let silent = async {
+        sleep(HEAD_TIMEOUT).await;
+        if began.load(Ordering::Relaxed) {
+            // From the first request on, the deadlines of the protocols hold.
+            std::future::pending().await
+        }
+    };
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        // Which protocol it is to be is found out without a deadline of its own.
+        () = silent => {
+            tracing::debug!("a connection began no request");
+            return;
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -167,5 +183,50 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Sends this and nothing more; gives what comes before the service closes.
+    async fn answer_to(sent: &[u8]) -> String {
+        let (mut client, service) = tokio::io::duplex(4096);
+        let peer = Peer::Local { uid: 0 };
+        let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
+        let serving = http(service, peer, router, CancellationToken::new());
+        let asking = async {
+            client.write_all(sent).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        tokio::join!(serving, asking).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finishes_no_request_is_let_go() {
+        for sent in [
+            &b""[..],
+            b"P",
+            b"PRI * HTTP/2",
+            b"GET / HTTP/1.1\r\nHost: x",
+        ] {
+            let start = tokio::time::Instant::now();
+            let answer = answer_to(sent).await;
+            assert!(!answer.contains("here"), "{answer}");
+            assert!(start.elapsed() <= 2 * HEAD_TIMEOUT, "{:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_and_falls_silent_is_answered_and_let_go() {
+        let start = tokio::time::Instant::now();
+        let answer = answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.ends_with("here"), "{answer}");
+        assert!(start.elapsed() <= 2 * HEAD_TIMEOUT, "{:?}", start.elapsed());
     }
 }
