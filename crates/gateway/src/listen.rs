@@ -166,7 +166,7 @@ where
         sleep(HEAD_TIMEOUT).await;
         if began.load(Ordering::Relaxed) {
             // From the first request on, the deadlines of the protocols hold.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     let ended = tokio::select! {
@@ -199,9 +199,10 @@ mod tests {
         let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
         let serving = http(service, peer, router, CancellationToken::new());
         let asking = async {
-            client.write_all(sent).await.unwrap();
+            client.write_all(sent).await.expect("it listens");
             let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
+            let read = client.read_to_string(&mut answer).await;
+            read.expect("text, and an end");
             answer
         };
         tokio::join!(serving, asking).1
