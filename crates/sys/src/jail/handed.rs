@@ -156,7 +156,8 @@ impl Opens {
                 deadline.saturating_duration_since(Instant::now()),
             )?;
             match self.answer_next(file) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                // Gone before it was read or answered; or while it was answered.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
                 answered => return answered,
             }
         }
