@@ -52,6 +52,7 @@ fn json_has_the_documented_fields() {
         "exit_code",
         "interpreter",
         "lang",
+        "origin",
         "out_of_memory",
         "signal",
         "stderr",
