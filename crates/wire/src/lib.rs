@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`problem`] | how a request fails: problem+json (RFC 9457) with code, cause and remedy |
 //! | [`run`], [`event`] | one piece of code, run once; what happens to it, in order |
-//! | [`sandbox`], [`exec`], [`file`], [`snapshot`] | microVMs that stay for a while |
+//! | [`sandbox`], [`exec`], [`mod@file`], [`snapshot`] | microVMs that stay for a while |
 //! | [`template`], [`host`], [`queue`], [`usage`], [`key`] | what is there, and who may use it |
 //! | [`check`] | what can be wrong with a request beyond its form |
 //! | [`bus`] | the calls that gateway, coordinator and agent make to each other |
