@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::content::Content;
 use crate::problem::Problem;
-use crate::run::{Ending, Pty};
+use crate::run::{DEFAULT_OUTPUT_BYTES, Ending, Pty};
 
 /// A program to be run in a sandbox: a command, or code of a language.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -47,9 +47,18 @@ pub struct NewExec {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 86_400_000)]
     pub timeout_ms: Option<u64>,
-    /// Memory of the program in MiB.
+    /// Memory of the program in MiB; at most the sandbox's.
     #[serde(default)]
+    #[schema(minimum = 16, maximum = 65_536)]
     pub memory_mib: Option<u32>,
+    /// Bytes of stdout, and of stderr, that are passed on; what is over is dropped and told.
+    #[serde(default = "default_output")]
+    #[schema(minimum = 1, maximum = 16_777_216, default = 1_048_576)]
+    pub output_bytes: u64,
+}
+
+const fn default_output() -> u64 {
+    DEFAULT_OUTPUT_BYTES
 }
 
 /// An exec, as it is now.
@@ -66,9 +75,27 @@ pub struct Exec {
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
+    /// What it wrote, where that was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
     /// Why Firelane could not run it, or not to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+/// What a program wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Output {
+    /// Its stdout as text; bytes that are not UTF-8 are replaced.
+    pub stdout: String,
+    /// The same bytes as base64, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_base64: Option<String>,
+    /// Its stderr as text; bytes that are not UTF-8 are replaced.
+    pub stderr: String,
+    /// The same bytes as base64, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_base64: Option<String>,
 }
 
 /// A signal to be sent.

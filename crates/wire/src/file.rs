@@ -20,8 +20,11 @@ pub enum EntryKind {
 /// An entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
-    /// Its name in the folder.
+    /// Its name in the folder; bytes that are not UTF-8 are replaced.
     pub name: String,
+    /// The same bytes as base64, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_base64: Option<String>,
     /// What it is.
     pub kind: EntryKind,
     /// Bytes.
@@ -34,6 +37,16 @@ pub struct Entry {
     /// Where a link points to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+}
+
+/// A page of a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Folder {
+    /// Its entries, by the bytes of their names.
+    pub entries: Vec<Entry>,
+    /// Gives the next page, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 /// A file to be moved.
@@ -54,8 +67,12 @@ pub struct MoveRequest {
 pub struct FileEvent {
     /// What.
     pub kind: FileEventKind,
-    /// Path below the folder that is watched.
+    /// Path below the folder that is watched; bytes that are not UTF-8 are replaced.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
+    /// `moved`: its new path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
 }
 
 /// What happened.
@@ -68,6 +85,10 @@ pub enum FileEventKind {
     Modified,
     /// It is gone.
     Removed,
+    /// It has another path.
+    Moved,
     /// Events were lost: look again.
     Overflow,
+    /// The folder that was watched is gone; nothing follows.
+    Gone,
 }

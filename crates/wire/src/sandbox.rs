@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use firelane_model::id::{SandboxId, SnapshotId};
+use firelane_model::sandbox::Reason;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::problem::Problem;
 
@@ -71,8 +72,12 @@ pub enum SandboxState {
     Creating,
     /// It can be used.
     Running,
-    /// Its processors are stopped.
+    /// Its processors are being stopped.
+    Pausing,
+    /// Its processors are stopped; the next program or file that is asked for wakes it.
     Paused,
+    /// Its processors are being continued.
+    Resuming,
     /// A snapshot of it is being taken.
     Saving,
     /// It is being put back to a snapshot.
@@ -90,7 +95,9 @@ impl SandboxState {
         match self {
             SandboxState::Creating => "creating",
             SandboxState::Running => "running",
+            SandboxState::Pausing => "pausing",
             SandboxState::Paused => "paused",
+            SandboxState::Resuming => "resuming",
             SandboxState::Saving => "saving",
             SandboxState::RollingBack => "rolling_back",
             SandboxState::Destroying => "destroying",
@@ -107,9 +114,10 @@ pub struct Sandbox {
     pub id: SandboxId,
     /// Where it is.
     pub state: SandboxState,
-    /// Why it is gone.
+    /// Why it is gone, or about to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    #[schema(value_type = Option<String>, example = "ttl_over")]
+    pub reason: Option<Reason>,
     /// Its template.
     pub template: String,
     /// The snapshot that it began from.
@@ -120,6 +128,9 @@ pub struct Sandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub parent: Option<SandboxId>,
+    /// The host that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// When it was asked for (RFC 3339, UTC).
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -147,6 +158,27 @@ pub struct SandboxPatch {
     /// The caller's own names, all of them.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// Which sandboxes to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SandboxesQuery {
+    /// Only those that have all of these labels: `name=value`, more of them after commas.
+    #[serde(default)]
+    pub labels: Option<String>,
+    /// Those that are gone too.
+    #[serde(default)]
+    #[param(default = false)]
+    pub gone: bool,
+    /// Most entries.
+    #[serde(default)]
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before; the first page has none.
+    #[serde(default)]
+    pub cursor: Option<String>,
 }
 
 /// How many forks.

@@ -1,9 +1,9 @@
-//! What an agent is asked.
+//! What an agent is asked about runs.
 
 use firelane_model::id::RunId;
 use serde::{Deserialize, Serialize};
 
-use super::Call;
+use crate::bus::Call;
 use crate::event::{Input, LogPage, ReadLog};
 use crate::run::RunRequest;
 

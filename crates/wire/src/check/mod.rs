@@ -1,5 +1,7 @@
 //! What can be wrong with a request beyond its form, found before anything is done.
 
+mod sandbox;
+
 use std::collections::BTreeMap;
 
 use firelane_guest_proto::MAX_CODE_BYTES;

@@ -1,5 +1,8 @@
 //! What the coordinator is asked.
 
+mod answer;
+mod sandbox;
+
 use firelane_model::id::{KeyId, RunId};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +14,9 @@ use crate::page::{Page, PageQuery};
 use crate::queue::Queue;
 use crate::run::{Place, Run, RunRequest, RunState};
 use crate::usage::{Usage, UsageQuery};
+
+pub use answer::*;
+pub use sandbox::*;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
