@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use firelane_guest_proto::SESSION_PORT;
-use firelane_guest_proto::message::{RenewSpec, SEED_BYTES};
+use firelane_guest_proto::message::{RenewSpec, SEED_BYTES, ThawSpec};
 use firelane_vmm::connect::{ConnectError, connect};
 use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::session::{Session, SessionError};
@@ -47,6 +47,30 @@ pub struct Ready {
     pub vm: Box<dyn MicroVm>,
     /// An open session with it.
     pub session: Session,
+    /// What it is called inside.
+    pub names: Names,
+}
+
+/// What a clone is called inside: no other has the same.
+#[derive(Clone, Debug)]
+pub struct Names {
+    hostname: String,
+    machine_id: [u8; 16],
+}
+
+impl Names {
+    /// Names for the microVM with this id.
+    ///
+    /// # Errors
+    /// [`CloneError::Random`].
+    pub fn of(id: &str) -> Result<Names, CloneError> {
+        // The end of an id differs most.
+        let end = id.get(id.len().saturating_sub(12)..).unwrap_or(id);
+        Ok(Names {
+            hostname: format!("firelane-{end}"),
+            machine_id: random()?,
+        })
+    }
 }
 
 /// Restores a snapshot, and gives the clone what makes it different from all others. A clone that
@@ -62,7 +86,7 @@ pub async fn restore(
 ) -> Result<Ready, CloneError> {
     let vm = driver.restore(machine, files, timeline).await?;
     match first_contact(&*vm, &machine.id, timeline).await {
-        Ok(session) => Ok(Ready { vm, session }),
+        Ok((session, names)) => Ok(Ready { vm, session, names }),
         Err(error) => {
             if let Err(left) = vm.destroy().await {
                 tracing::warn!(error = %left, "left to the next sweep");
@@ -76,34 +100,41 @@ async fn first_contact(
     vm: &dyn MicroVm,
     id: &str,
     timeline: &mut Timeline,
-) -> Result<Session, CloneError> {
+) -> Result<(Session, Names), CloneError> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
     let stream = connect(vm.vsock_path(), SESSION_PORT, deadline).await?;
     let session = Session::open(stream).await?;
     timeline.mark(Phase::Connected);
-    renew(&session, id).await?;
+    let names = Names::of(id)?;
+    renew(&session, &names).await?;
     timeline.mark(Phase::Renewed);
-    Ok(session)
+    Ok((session, names))
 }
 
-/// Gives a clone the present time, random numbers and names that no other has.
-pub(crate) async fn renew(session: &Session, id: &str) -> Result<(), CloneError> {
-    Ok(session.renew(&identity(id)?).await?)
+/// Gives a microVM the present time, these names, and random numbers that no other has.
+pub(crate) async fn renew(session: &Session, names: &Names) -> Result<(), CloneError> {
+    let spec = RenewSpec {
+        seed: random::<SEED_BYTES>()?.into(),
+        realtime_ns: realtime_ns(),
+        hostname: names.hostname.clone(),
+        machine_id: names.machine_id,
+    };
+    Ok(session.renew(&spec).await?)
 }
 
-/// An identity that no other microVM has.
-fn identity(id: &str) -> Result<RenewSpec, CloneError> {
-    let seed = random::<SEED_BYTES>()?;
+/// Lets a frozen microVM go on, with the present time and fresh random numbers.
+pub(crate) async fn thaw(session: &Session) -> Result<(), CloneError> {
+    let spec = ThawSpec {
+        seed: random::<SEED_BYTES>()?.into(),
+        realtime_ns: realtime_ns(),
+    };
+    Ok(session.thaw(&spec).await?)
+}
+
+fn realtime_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let realtime_ns = since.map_or(0, |since| since.as_nanos());
-    // The end of an id differs most.
-    let end = id.get(id.len().saturating_sub(12)..).unwrap_or(id);
-    Ok(RenewSpec {
-        seed: seed.into(),
-        realtime_ns: u64::try_from(realtime_ns).unwrap_or(u64::MAX),
-        hostname: format!("firelane-{end}"),
-        machine_id: random()?,
-    })
+    u64::try_from(realtime_ns).unwrap_or(u64::MAX)
 }
 
 fn random<const N: usize>() -> Result<[u8; N], CloneError> {

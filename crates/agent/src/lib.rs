@@ -13,13 +13,17 @@
 //! | [`warm`] | has clones run a program and wait, stopped |
 //! | [`workshop`] | holds what clones are made with |
 //! | [`follow`] | passes on what a program writes, until its outcome |
-//! | [`service`] | answers for this host over the Bus: runs, pools, reports |
+//! | `run`, `sandbox` | one program in a microVM of its own; microVMs that stay for more |
+//! | [`service`] | answers for this host over the Bus, and reports how it is |
 
 pub mod clone;
+mod feed;
 pub mod follow;
 mod load;
 mod pools;
+mod problem;
 mod run;
+mod sandbox;
 pub mod service;
 pub mod snapshot;
 pub mod warm;

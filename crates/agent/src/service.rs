@@ -1,5 +1,6 @@
 //! The agent as a service: what it answers over the Bus, and what it tells by itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,14 @@ use firelane_guest_proto::Lang;
 use firelane_model::pool::PoolConfig;
 use firelane_store::bus::{Bus, BusError, Calls, Server};
 use firelane_vmm::driver::MicroVm;
-use firelane_wire::bus::{FeedRun, FollowRun, ReportHost, StartRun, StopRun};
+use firelane_wire::bus::{
+    ClosePipe, DropSnapshot, FeedExec, FeedRun, FinishPipe, FollowExec, FollowRun, GetExec,
+    HaveSnapshots, ListExecs, ListFolder, LookSandbox, MakeFolder, MakeSandbox, MoveFile, OpenPipe,
+    ReadPipe, RemoveFile, ReportHost, SaveSandbox, SplitSandbox, StartExec, StartRun, StatFile,
+    StopRun, TellSandbox, WritePipe,
+};
 use firelane_wire::host::Host;
+use firelane_wire::problem::Problem;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::load::Load;
 use crate::pools::Pools;
 use crate::run::Runs;
+use crate::sandbox::Sandboxes;
 use crate::workshop::{PrepareError, Workshop};
 
 /// How often the host tells how it is. The coordinator misses one or two before it gives up.
@@ -32,6 +40,21 @@ pub struct Config {
     pub pool: PoolConfig,
     /// Templates and languages of which clones wait from the start.
     pub warm: Vec<(String, Lang)>,
+    /// Sandboxes that it has at once.
+    pub sandboxes: u32,
+    /// Folder of the snapshots of sandboxes.
+    pub keep: PathBuf,
+}
+
+/// Why an agent does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The Bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The folder of the snapshots of sandboxes.
+    #[error("cannot use the folder of snapshots")]
+    Keep(#[from] std::io::Error),
 }
 
 /// One host's microVMs.
@@ -40,6 +63,7 @@ pub struct Agent {
     pub(crate) workshop: Arc<Workshop>,
     pub(crate) pools: Pools,
     pub(crate) runs: Runs,
+    pub(crate) sandboxes: Sandboxes,
     pub(crate) load: Arc<Load>,
     /// Everything ends.
     pub(crate) stop: CancellationToken,
@@ -60,11 +84,13 @@ impl Agent {
             stop.clone(),
             tasks.clone(),
         );
+        let sandboxes = Sandboxes::new(config.sandboxes, config.keep.clone());
         Arc::new(Agent {
             config,
             workshop,
             pools,
             runs: Runs::default(),
+            sandboxes,
             load,
             stop,
             tasks,
@@ -87,37 +113,48 @@ impl Agent {
     /// dropped.
     ///
     /// # Errors
-    /// [`BusError`].
-    pub async fn serve(self: &Arc<Self>, bus: Arc<dyn Bus>) -> Result<Server, BusError> {
+    /// [`ServeError`].
+    pub async fn serve(self: &Arc<Self>, bus: Arc<dyn Bus>) -> Result<Server, ServeError> {
+        self.sandboxes.sweep()?;
         let mut server = Server::new(Arc::clone(&bus), &format!("agent.{}", self.config.host));
-        let agent = Arc::clone(self);
-        server
-            .on(move |call: StartRun| {
-                let agent = Arc::clone(&agent);
-                async move { agent.start_run(call) }
-            })
-            .await?;
-        let agent = Arc::clone(self);
-        server
-            .on(move |call: FollowRun| {
-                let agent = Arc::clone(&agent);
-                async move { agent.follow_run(call).await }
-            })
-            .await?;
-        let agent = Arc::clone(self);
-        server
-            .on(move |call: FeedRun| {
-                let agent = Arc::clone(&agent);
-                async move { agent.feed_run(call).await }
-            })
-            .await?;
-        let agent = Arc::clone(self);
-        server
-            .on(move |call: StopRun| {
-                agent.stop_run(&call);
-                std::future::ready(Ok(()))
-            })
-            .await?;
+        macro_rules! serve {
+            ($($call:ty => |$this:ident, $value:ident| $answer:expr;)*) => {$({
+                let this = Arc::clone(self);
+                let answer = move |$value: $call| {
+                    let $this = Arc::clone(&this);
+                    async move { $answer }
+                };
+                server.on(answer).await?;
+            })*};
+        }
+        serve! {
+            StartRun => |this, call| this.start_run(call);
+            FollowRun => |this, call| this.follow_run(call).await;
+            FeedRun => |this, call| this.feed_run(call).await;
+            StopRun => |this, call| { this.stop_run(&call); Ok::<_, Problem>(()) };
+            MakeSandbox => |this, call| this.make_sandbox(call).await;
+            LookSandbox => |this, call| this.look_sandbox(call).await;
+            TellSandbox => |this, call| this.tell_sandbox(call).await;
+            SaveSandbox => |this, call| this.save_sandbox(call).await;
+            SplitSandbox => |this, call| this.split_sandbox(call).await;
+            HaveSnapshots => |this, _call| this.have_snapshots();
+            DropSnapshot => |this, call| this.drop_snapshot(&call);
+            StartExec => |this, call| this.start_exec(call).await;
+            ListExecs => |this, call| this.list_execs(&call);
+            GetExec => |this, call| this.get_exec(&call);
+            FollowExec => |this, call| this.follow_exec(call).await;
+            FeedExec => |this, call| this.feed_exec(call).await;
+            StatFile => |this, call| this.stat_file(call).await;
+            ListFolder => |this, call| this.list_folder(call).await;
+            MakeFolder => |this, call| this.make_folder(call).await;
+            MoveFile => |this, call| this.move_file(call).await;
+            RemoveFile => |this, call| this.remove_file(call).await;
+            OpenPipe => |this, call| this.open_pipe(call).await;
+            WritePipe => |this, call| this.write_pipe(call).await;
+            FinishPipe => |this, call| this.finish_pipe(call).await;
+            ReadPipe => |this, call| this.read_pipe(call).await;
+            ClosePipe => |this, call| { this.close_pipe(&call); Ok::<_, Problem>(()) };
+        }
         self.tasks
             .spawn(report(Arc::clone(self), Calls::of(bus, "coordinator")));
         Ok(server)
@@ -134,7 +171,7 @@ impl Agent {
             acceleration: driver.acceleration().to_string(),
             slots: self.config.slots,
             running: count(self.runs.going()),
-            sandboxes: 0,
+            sandboxes: count(self.sandboxes.going()),
             pools: self.pools.look(),
             version: env!("CARGO_PKG_VERSION").into(),
         }

@@ -15,7 +15,7 @@ use firelane_vmm::driver::{ControlError, MicroVm};
 use firelane_vmm::session::{Session, SessionError};
 use firelane_vmm::timeline::{Phase, Timeline};
 
-use crate::clone::{CloneError, Ready, renew};
+use crate::clone::{CloneError, Names, Ready, renew};
 use crate::follow::{Bounds, FollowError, Sink, follow};
 use crate::workshop::{Prepared, Workshop};
 
@@ -48,7 +48,7 @@ pub enum WarmError {
 pub struct Warm {
     vm: Box<dyn MicroVm>,
     session: Session,
-    id: String,
+    names: Names,
 }
 
 impl Warm {
@@ -63,15 +63,15 @@ impl Warm {
         id: &str,
     ) -> Result<Warm, WarmError> {
         let mut unseen = Timeline::start();
-        let Ready { mut vm, session } = workshop.restore(prepared, id, &mut unseen).await?;
+        let Ready {
+            mut vm,
+            session,
+            names,
+        } = workshop.restore(prepared, id, &mut unseen).await?;
         match exercise(&mut *vm, &session, prepared, lang).await {
             Ok(()) => {
                 session.set_paused(true);
-                Ok(Warm {
-                    vm,
-                    session,
-                    id: id.to_owned(),
-                })
+                Ok(Warm { vm, session, names })
             }
             Err(error) => {
                 destroy(vm).await;
@@ -88,18 +88,18 @@ impl Warm {
         let Warm {
             mut vm,
             session,
-            id,
+            names,
         } = self;
         let woken = async {
             vm.resume().await?;
             session.set_paused(false);
             timeline.mark(Phase::Started);
-            renew(&session, &id).await?;
+            renew(&session, &names).await?;
             timeline.mark(Phase::Renewed);
             Ok(())
         };
         match woken.await {
-            Ok(()) => Ok(Ready { vm, session }),
+            Ok(()) => Ok(Ready { vm, session, names }),
             Err(error) => {
                 destroy(vm).await;
                 Err(error)

@@ -259,6 +259,9 @@ pub struct ServeArgs {
     /// How long a microVM may wait
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_time)]
     pub pool_max_age: Duration,
+    /// Sandboxes at once; by default as many as half of this machine's memory holds
+    #[arg(long, value_name = "N")]
+    pub sandboxes: Option<u32>,
     /// How the log is written; it has a line for each run, without its code and output
     #[arg(
         long,

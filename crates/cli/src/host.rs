@@ -161,7 +161,7 @@ impl Host {
         // The run begins when there is a snapshot: making it is no part of it.
         *timeline = Timeline::start();
         match clone::restore(&self.driver, &machine, &files, timeline).await {
-            Ok(Ready { vm, session }) => Ok(Started { vm, session }),
+            Ok(Ready { vm, session, .. }) => Ok(Started { vm, session }),
             Err(error) if error.blames_snapshot() => {
                 let origin = snapshot::origin(&self.driver, &self.template, &machine);
                 self.store.discard_snapshot(&origin)?;

@@ -15,7 +15,7 @@ use firelane_guest_proto::original::{
 use firelane_guest_proto::{Lang, MAX_CODE_BYTES};
 
 use crate::Guest;
-use crate::exec::{self, Sink, refused};
+use crate::exec::{self, Sink, SourceFile, refused};
 
 /// Longest time limit, in seconds.
 const MAX_TIMEOUT_S: f64 = 86_400.0;
@@ -64,7 +64,7 @@ fn run(guest: &Arc<Guest>, request: Request) -> Result<Response, Refused> {
         .map_err(|error| refused(RefusedCode::Exhausted, format!("cannot start: {error}")))?;
     remote.send(exec::Command::StdinEnd);
     let mut collected = Collected::default();
-    let outcome = exec::run(guest, &spec, &local, &mut collected)?;
+    let outcome = exec::run(guest, &spec, SourceFile::Stays, &local, &mut collected)?;
     Ok(Response {
         trace_id,
         stdout: String::from_utf8_lossy(&collected.stdout).into_owned(),

@@ -9,7 +9,7 @@ use firelane_guest_proto::Lang;
 use firelane_guest_proto::frame::Channel;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program, Refused, RefusedCode, WarmSpec};
 
-use crate::exec::{self, Sink, refused};
+use crate::exec::{self, Sink, SourceFile, refused};
 use crate::{Guest, console, renewal};
 
 /// Working directory of the programs that warm.
@@ -76,7 +76,7 @@ fn run(
         .map_err(|error| refused(RefusedCode::Exhausted, format!("cannot start: {error}")))?;
     remote.send(exec::Command::StdinEnd);
     let mut said = Tail::default();
-    let outcome = exec::run(guest, &spec, &local, &mut said);
+    let outcome = exec::run(guest, &spec, SourceFile::Stays, &local, &mut said);
     // The next one begins in an empty folder, and so does the first program of a clone.
     if Path::new(FOLDER).exists() {
         fs::remove_dir_all(FOLDER).map_err(|error| {

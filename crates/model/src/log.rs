@@ -84,6 +84,11 @@ impl<E> EventLog<E> {
         self.last
     }
 
+    /// How many bytes are kept, overhead included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// What follows number `after` (0: from the start), up to so many bytes, but at least one event
     /// if there is one. A number that has not been given out yet is followed by nothing so far.
     pub fn read(&self, after: u64, max_bytes: usize) -> Page<'_, E> {

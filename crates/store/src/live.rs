@@ -53,6 +53,11 @@ impl LiveLog {
         self.lock().is_finished()
     }
 
+    /// How many bytes are kept, about.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes()
+    }
+
     /// A part of it; waits for one if there is nothing new.
     pub async fn read(&self, read: ReadLog) -> LogPage {
         let deadline = Instant::now() + Duration::from_millis(read.wait_ms).min(MAX_WAIT);

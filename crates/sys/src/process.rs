@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,26 @@ impl ProcessId {
     }
 }
 
+/// Processor time that a process with all its threads has used so far.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_time(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = cpu_ticks(&stat).ok_or_else(|| io::Error::other("malformed stat"))?;
+    let per_second = clock_ticks_per_second();
+    Ok(Duration::from_millis(ticks * 1000 / per_second))
+}
+
+/// Fields 14 and 15: in user mode, and in the kernel.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 /// Field 22; field 2 is a name that may contain anything, so counting starts behind it.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -91,5 +113,7 @@ mod tests {
         let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 99";
         assert_eq!(start_time(stat), Some(4242));
         assert_eq!(start_time("garbage"), None);
+        assert_eq!(cpu_ticks(stat), Some(5 + 6));
+        assert_eq!(cpu_ticks("garbage"), None);
     }
 }

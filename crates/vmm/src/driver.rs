@@ -322,6 +322,11 @@ pub trait MicroVm: Send + Sync {
     /// Its VMM's process.
     fn pid(&self) -> u32;
 
+    /// Processor time that its VMM has used so far, if the host tells.
+    fn cpu_time(&self) -> Option<Duration> {
+        firelane_sys::process::cpu_time(self.pid()).ok()
+    }
+
     /// The Unix socket through which its ports are reached; see [`crate::connect`].
     fn vsock_path(&self) -> &Path;
 

@@ -13,11 +13,12 @@ use firelane_wire::problem::Problem;
 use firelane_wire::run::{Ending, Origin, Ran, RunRequest};
 use tokio::sync::mpsc;
 
-use super::problem::{from_content, from_follow, from_prepare, from_session};
-use super::{Here, feed, fetch, stopped};
+use super::{Here, fetch, stopped};
 use crate::Agent;
 use crate::clone::Ready;
+use crate::feed;
 use crate::follow::{Bounds, Sink, follow};
+use crate::problem::{from_clone, from_content, from_follow, from_prepare, from_session};
 use crate::workshop::{Prepared, program_memory_bytes};
 
 /// Working directory of a run, where its files are put.
@@ -34,7 +35,9 @@ pub(super) async fn run(
     let mut timeline = Timeline::start();
     let end = match claim(agent, id, &request, &mut timeline).await {
         Ok((prepared, ready, origin)) => {
-            let Ready { mut vm, session } = ready;
+            let Ready {
+                mut vm, session, ..
+            } = ready;
             here.log.append(Event::Started {
                 host: agent.config.host.clone(),
                 origin,
@@ -86,7 +89,7 @@ async fn claim(
         .workshop
         .restore(&prepared, &id.to_string(), timeline)
         .await;
-    let ready = restored.map_err(|error| super::problem::from_clone(&error))?;
+    let ready = restored.map_err(|error| from_clone(&error))?;
     Ok((prepared, ready, Origin::Snapshot))
 }
 

@@ -8,10 +8,8 @@
 //! What happens is written to the run's log, from which the coordinator reads. The microVM is
 //! destroyed after the end was written: nobody waits for that.
 
-mod feed;
 mod fetch;
 mod job;
-mod problem;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -70,7 +70,11 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     let (network, address) = bind(&args, &state).await?;
 
     let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-    let agent = Agent::new(agent_config(&args), Arc::new(host.workshop()));
+    let memory_mib = host.machine("").memory_mib;
+    let agent = Agent::new(
+        agent_config(&args, &state, memory_mib),
+        Arc::new(host.workshop()),
+    );
     let coordinator = Coordinator::new(coordinator_config(&args), Arc::clone(&bus), db).await;
     let coordinator = coordinator.map_err(Failure::platform)?;
     let _coordinating = coordinator.serve().await.map_err(Failure::platform)?;
@@ -126,7 +130,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     Ok(if forced { FORCED } else { 0 })
 }
 
-fn agent_config(args: &ServeArgs) -> AgentConfig {
+fn agent_config(args: &ServeArgs, state: &Path, memory_mib: u32) -> AgentConfig {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let slots = args
         .slots
@@ -146,7 +150,20 @@ fn agent_config(args: &ServeArgs) -> AgentConfig {
             max_age: args.pool_max_age,
         },
         warm,
+        sandboxes: args
+            .sandboxes
+            .unwrap_or_else(|| sandboxes_that_fit(memory_mib)),
+        keep: state.join("snapshots"),
     }
+}
+
+/// How many microVMs of that size half of the machine's memory holds. They share what they have in
+/// common and seldom use all of theirs, so that this is on the safe side.
+fn sandboxes_that_fit(memory_mib: u32) -> u32 {
+    let info = rustix::system::sysinfo();
+    let total_mib = (info.totalram * u64::from(info.mem_unit)) >> 20;
+    let fit = total_mib / 2 / u64::from(memory_mib.max(1));
+    u32::try_from(fit).unwrap_or(u32::MAX).max(1)
 }
 
 fn coordinator_config(args: &ServeArgs) -> CoordinatorConfig {

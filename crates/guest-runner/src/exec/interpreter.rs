@@ -46,6 +46,12 @@ fn executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
+/// What a program's command line makes of its source file, in the same folder.
+pub(crate) fn made_of(lang: Lang, file: &str) -> Option<String> {
+    let stem = file.strip_suffix(".rs")?;
+    (lang == Lang::Rust).then(|| stem.to_owned())
+}
+
 /// The command line that runs the source file `file` in the working directory, `folder`.
 ///
 /// Rust is compiled first; what the compiler says goes to stderr, and its exit code is the
@@ -60,8 +66,8 @@ pub(crate) fn command_line(
     let interpreter = interpreter.to_string_lossy().into_owned();
     let mut line = match lang {
         Lang::Rust => {
-            let script = "source=$1; shift; \"$0\" --edition 2021 -C debuginfo=0 -o ./main \"$source\" \
-                          >&2 </dev/null || exit $?; exec ./main \"$@\"";
+            let script = "source=$1; shift; \"$0\" --edition 2021 -C debuginfo=0 -o \"./${source%.rs}\" \
+                          \"$source\" >&2 </dev/null || exit $?; exec \"./${source%.rs}\" \"$@\"";
             ["/bin/sh", "-c", script, &interpreter, file]
                 .map(String::from)
                 .to_vec()

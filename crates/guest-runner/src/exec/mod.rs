@@ -25,7 +25,7 @@ use crate::Guest;
 use crate::wake::Wake;
 
 pub(crate) use interpreter::find as interpreter;
-pub(crate) use plan::base_environment;
+pub(crate) use plan::{SourceFile, base_environment};
 pub(crate) use spawn::{Ours, confine, pipes, prepare_group};
 
 /// User and group that programs run as; `user` in the template's `/etc/passwd`.
@@ -128,6 +128,7 @@ pub(crate) trait Sink {
 pub(crate) fn run(
     guest: &Arc<Guest>,
     spec: &ExecSpec,
+    source_file: SourceFile,
     local: &Local,
     sink: &mut dyn Sink,
 ) -> Result<Outcome, Refused> {
@@ -140,16 +141,20 @@ pub(crate) fn run(
             format!("cannot schedule the exec: {error}"),
         )
     })?;
-    let plan = plan::Plan::make(spec, number)?;
-    let running = spawn::Running::start(guest, &plan, number, &local.wake)?;
+    let plan = plan::Plan::make(spec, number, source_file)?;
+    let started = spawn::Running::start(guest, &plan, number, &local.wake);
     // From here on it is frozen with its cgroup.
     drop(starting);
-    pump::pump(running, &plan, local, sink).map_err(|error| {
-        refused(
-            RefusedCode::Internal,
-            format!("cannot follow the program: {error}"),
-        )
-    })
+    let outcome = started.and_then(|running| {
+        pump::pump(running, &plan, local, sink).map_err(|error| {
+            refused(
+                RefusedCode::Internal,
+                format!("cannot follow the program: {error}"),
+            )
+        })
+    });
+    plan.clear();
+    outcome
 }
 
 /// Makes `path` the property of the programs' user.

@@ -10,7 +10,8 @@ use firelane_guest_proto::message::{
     ExecSpec, Limits, MAX_ARGS, MAX_ENV, Program, PtySize, Refused, RefusedCode,
 };
 use firelane_guest_proto::{Lang, MAX_CODE_BYTES};
-use rustix::fs::{Mode, OFlags, fchown, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, fchown, openat, unlinkat};
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::{USER_ID, interpreter, refused};
@@ -30,7 +31,21 @@ pub(crate) struct Plan {
     pub(crate) interpreter: String,
     /// The source, if a zygote may run it in the program's place.
     pub(crate) source: Option<Source>,
+    /// Files in the working directory that go with the program.
+    going: Vec<String>,
 }
+
+/// What becomes of the source file of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SourceFile {
+    /// It has the language's own name and stays: nothing else runs in the folder.
+    Stays,
+    /// It has the first name that is free, and goes with the program: others run in the folder too.
+    Goes,
+}
+
+/// Most programs whose source files are in one folder at the same time.
+const MAX_SOURCES: u32 = 99;
 
 /// A source file in the working directory.
 pub(crate) struct Source {
@@ -42,7 +57,11 @@ pub(crate) struct Source {
 impl Plan {
     /// Checks the request, finds the interpreter and writes the source file. `number` names a
     /// fresh working directory if the request names none.
-    pub(crate) fn make(spec: &ExecSpec, number: u64) -> Result<Plan, Refused> {
+    pub(crate) fn make(
+        spec: &ExecSpec,
+        number: u64,
+        source_file: SourceFile,
+    ) -> Result<Plan, Refused> {
         let invalid = |message: &str| refused(RefusedCode::Invalid, message.into());
         if spec.env.len() > MAX_ENV {
             return Err(invalid("too many environment variables"));
@@ -54,6 +73,7 @@ impl Plan {
         let place = files::Place::parse(&path)?;
         let folder = place.make_folder()?;
         let env = environment(spec, &place.path())?;
+        let mut going = Vec::new();
         let (command_line, interpreter, source) = match &spec.program {
             Program::Code { lang, source, args } => {
                 if source.len() > MAX_CODE_BYTES {
@@ -61,8 +81,11 @@ impl Plan {
                 }
                 check_args(args)?;
                 let interpreter = interpreter::find(*lang).ok_or_else(|| no_interpreter(*lang))?;
-                let file = format!("main.{}", lang.extension());
-                write_source(&folder, &file, source)?;
+                let file = write_source(&folder, *lang, source_file, source)?;
+                if source_file == SourceFile::Goes {
+                    going.extend(interpreter::made_of(*lang, &file));
+                    going.push(file.clone());
+                }
                 let line =
                     interpreter::command_line(*lang, &interpreter, &place.path(), &file, args);
                 let source = Source {
@@ -108,7 +131,16 @@ impl Plan {
             pty: spec.pty,
             interpreter: interpreter_name,
             source,
+            going,
         })
+    }
+
+    /// Removes what goes with the program, once that has ended.
+    pub(crate) fn clear(&self) {
+        for file in &self.going {
+            // One that the program has removed or replaced is its own business.
+            let _ = unlinkat(&self.cwd, file.as_str(), AtFlags::empty());
+        }
     }
 }
 
@@ -162,22 +194,37 @@ fn environment(spec: &ExecSpec, cwd: &str) -> Result<BTreeMap<String, String>, R
     Ok(env)
 }
 
-/// Writes the source into the working directory; a file that is there already stays.
-fn write_source(folder: &OwnedFd, name: &str, source: &[u8]) -> Result<(), Refused> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file =
-        openat(folder, name, flags, Mode::from_raw_mode(0o644)).map_err(|errno| match errno {
-            rustix::io::Errno::EXIST => refused(
-                RefusedCode::Invalid,
-                format!(
-                    "the working directory has a {name} already, which is the program's own name"
-                ),
-            ),
-            errno => refused(
-                RefusedCode::Exhausted,
-                format!("cannot make {name}: {errno}"),
-            ),
-        })?;
+/// Writes the source into the working directory, and gives the file's name. A file that is there
+/// already stays.
+fn write_source(
+    folder: &OwnedFd,
+    lang: Lang,
+    source_file: SourceFile,
+    source: &[u8],
+) -> Result<String, Refused> {
+    let extension = lang.extension();
+    let first = format!("main.{extension}");
+    let mut made = make_source(folder, &first);
+    let mut name = first.clone();
+    if source_file == SourceFile::Goes {
+        for number in 2..=MAX_SOURCES {
+            if !matches!(made, Err(Errno::EXIST)) {
+                break;
+            }
+            name = format!("main-{number}.{extension}");
+            made = make_source(folder, &name);
+        }
+    }
+    let file = made.map_err(|errno| match errno {
+        Errno::EXIST => refused(
+            RefusedCode::Invalid,
+            format!("the working directory has a {first} already, which is the program's own name"),
+        ),
+        errno => refused(
+            RefusedCode::Exhausted,
+            format!("cannot make {name}: {errno}"),
+        ),
+    })?;
     let written = fchown(
         &file,
         Some(Uid::from_raw(USER_ID)),
@@ -185,10 +232,16 @@ fn write_source(folder: &OwnedFd, name: &str, source: &[u8]) -> Result<(), Refus
     )
     .map_err(std::io::Error::from)
     .and_then(|()| File::from(file).write_all(source));
-    written.map_err(|error| {
-        refused(
-            RefusedCode::Exhausted,
-            format!("cannot write {name}: {error}"),
-        )
-    })
+    match written {
+        Ok(()) => Ok(name),
+        Err(error) => {
+            let message = format!("cannot write {name}: {error}");
+            Err(refused(RefusedCode::Exhausted, message))
+        }
+    }
+}
+
+fn make_source(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(folder, name, flags, Mode::from_raw_mode(0o644))
 }

@@ -15,7 +15,7 @@ use super::writer::Writer;
 use super::{SessionError, attach, is_stdin, too_many};
 use crate::Guest;
 use crate::detached::Buffers;
-use crate::exec::{self, Command, Remote, Sink, refused};
+use crate::exec::{self, Command, Remote, Sink, SourceFile, refused};
 use crate::files::{AsUser, Put};
 
 /// What a stream is doing.
@@ -70,7 +70,8 @@ impl Streams {
                     id,
                     streams: &streams,
                 };
-                let outcome = exec::run(&streams.guest, &spec, &local, &mut sink);
+                let outcome =
+                    exec::run(&streams.guest, &spec, SourceFile::Stays, &local, &mut sink);
                 // Closed before it is told, so that the host may reuse the number at once.
                 streams.lock().remove(&id);
                 let told = match outcome {
@@ -164,7 +165,13 @@ impl Streams {
                 exec: &exec,
                 launched: &mut || tell(Ok(())),
             };
-            let ended = exec::run(&streams.guest, &spec.exec, &local, &mut buffers);
+            let ended = exec::run(
+                &streams.guest,
+                &spec.exec,
+                SourceFile::Goes,
+                &local,
+                &mut buffers,
+            );
             if let Err(refused) = &ended {
                 // If it never ran, this is the answer, and nothing of it is left.
                 if streams.guest.detached.get(&spec.id).is_err() {

@@ -18,11 +18,15 @@ pub enum Event {
     Failed(Action),
     /// An exec has ended, or never began although it was admitted.
     ExecEnded(ExecId),
+    /// Somebody uses it without an exec: reads a file, sends input.
+    Used,
     /// How much processor time its VMM has used in all.
     CpuUsed(Duration),
     /// Its VMM ended by itself. Not told of one that an action ends or replaces: whoever does that
     /// stops watching it first.
     VmmDied,
+    /// The service that owns it ends.
+    ServiceEnds,
     /// Time has passed.
     Tick,
 }

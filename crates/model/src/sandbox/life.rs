@@ -9,8 +9,9 @@ use super::state::{Reason, State, Still};
 use crate::id::ExecId;
 use crate::time::Moment;
 
-/// Execs that may run in one sandbox at once: each has buffers on the host.
-pub const MAX_EXECS: usize = 64;
+/// Execs that may run in one sandbox at once: each has buffers on the host, and a stream of the
+/// guest's session, of which files need some too.
+pub const MAX_EXECS: usize = 32;
 /// The pause between two tries to destroy.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -80,6 +81,17 @@ impl Sandbox {
         self.state
     }
 
+    /// What happens when nobody uses it.
+    pub fn idle(&self) -> Option<IdlePolicy> {
+        self.idle
+    }
+
+    /// Puts another idle policy in place of the one it has; it was used just now.
+    pub fn set_idle(&mut self, idle: Option<IdlePolicy>, now: Moment) {
+        self.idle = idle;
+        self.activity.touch(now);
+    }
+
     /// When its time is over.
     pub fn expires(&self) -> Moment {
         self.expires
@@ -115,15 +127,17 @@ impl Sandbox {
                 }
                 Ok(None)
             }
+            Event::Used => {
+                self.activity.touch(now);
+                Ok(None)
+            }
             Event::CpuUsed(used) => {
                 let rest = self.idle.map_or(Duration::ZERO, |policy| policy.rest);
                 self.activity.sample(used, rest, now);
                 Ok(None)
             }
-            Event::VmmDied => Ok(match self.state {
-                State::Destroying { .. } | State::Destroyed { .. } => None,
-                _ => Some(self.destroy(Reason::VmmDied)),
-            }),
+            Event::VmmDied => Ok(self.end(Reason::VmmDied)),
+            Event::ServiceEnds => Ok(self.end(Reason::HostRestarted)),
             Event::Tick => Ok(self.tick(now)),
         }
     }
@@ -247,6 +261,14 @@ impl Sandbox {
 
     fn save(&mut self, from: Still) -> Option<Action> {
         self.enter(State::Saving { from }, Action::Save)
+    }
+
+    /// Destroys it unless that is being done, or was.
+    fn end(&mut self, reason: Reason) -> Option<Action> {
+        match self.state {
+            State::Destroying { .. } | State::Destroyed { .. } => None,
+            _ => Some(self.destroy(reason)),
+        }
     }
 
     fn destroy(&mut self, reason: Reason) -> Action {

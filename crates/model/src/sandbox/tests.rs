@@ -308,6 +308,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => exec().prop_map(Event::ExecEnded),
         4 => (0..100_u32).prop_map(|seconds| Event::CpuUsed(SECOND * seconds)),
         1 => Just(Event::VmmDied),
+        1 => Just(Event::ServiceEnds),
+        2 => Just(Event::Used),
         6 => Just(Event::Tick),
     ];
     prop_oneof![

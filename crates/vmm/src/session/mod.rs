@@ -164,6 +164,12 @@ impl Session {
         };
     }
 
+    /// Whether its microVM is paused, as far as it was told.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.shared.lock_pause().paused
+    }
+
     /// What the guest said of itself.
     #[must_use]
     pub fn welcome(&self) -> &Welcome {

@@ -59,7 +59,7 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     let warm = Warm::make(&workshop, &prepared, lang, &id).await;
     let warm = warm.map_err(Failure::platform)?;
     let mut timeline = Timeline::start();
-    let Ready { vm, session } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
+    let Ready { vm, session, .. } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
     let mut output = Output::collect();
     let started = Started { vm, session };
     let finished = run_in(

@@ -8,7 +8,7 @@ use firelane_wire::event::Input;
 use tokio::sync::mpsc;
 
 /// Sends the input that came with the run, then what comes while it runs; ends when there is no more.
-pub(super) async fn feed(
+pub(crate) async fn feed(
     stdin: Stdin,
     first: Vec<u8>,
     interactive: bool,
@@ -56,7 +56,7 @@ pub(super) async fn feed(
 }
 
 /// Feeds, and then waits for ever: input that a program no longer takes is not its end.
-pub(super) async fn then_wait(
+pub(crate) async fn then_wait(
     feeding: impl Future<Output = Result<(), SessionError>>,
 ) -> Infallible {
     if let Err(error) = feeding.await {

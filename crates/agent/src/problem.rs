@@ -1,4 +1,4 @@
-//! Errors of a run as problems: what is the request's, what is the host's.
+//! Errors as problems: what is the request's, what is the host's.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use crate::clone::CloneError;
 use crate::follow::FollowError;
 use crate::workshop::PrepareError;
 
-pub(super) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
+pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
     match error {
         PrepareError::Store(StoreError::NotFound { .. } | StoreError::BadName { .. }) => {
             let problem = Problem::not_found("template", template);
@@ -22,15 +22,15 @@ pub(super) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
     }
 }
 
-pub(super) fn from_clone(error: &CloneError) -> Problem {
+pub(crate) fn from_clone(error: &CloneError) -> Problem {
     internal(error)
 }
 
-pub(super) fn from_content(error: &NotBase64) -> Problem {
+pub(crate) fn from_content(error: &NotBase64) -> Problem {
     Problem::new(Code::Invalid, error.to_string())
 }
 
-pub(super) fn from_session(error: &SessionError) -> Problem {
+pub(crate) fn from_session(error: &SessionError) -> Problem {
     let SessionError::Refused(refused) = error else {
         return match error {
             SessionError::TooLarge => Problem::new(Code::TooLarge, error.to_string()),
@@ -57,7 +57,7 @@ pub(super) fn from_session(error: &SessionError) -> Problem {
     }
 }
 
-pub(super) fn from_follow<E>(error: &FollowError<E>) -> Problem
+pub(crate) fn from_follow<E>(error: &FollowError<E>) -> Problem
 where
     E: Error + 'static,
 {
@@ -68,7 +68,7 @@ where
 }
 
 /// The host's own failure, with its causes in one line.
-fn internal(error: &dyn Error) -> Problem {
+pub(crate) fn internal(error: &dyn Error) -> Problem {
     let mut text = causes(error);
     // A guest may have worded a part of it.
     text.retain(|c| !c.is_control());

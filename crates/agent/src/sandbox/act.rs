@@ -1,0 +1,251 @@
+//! What the owner of a sandbox does to its microVM.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firelane_vmm::driver::{Death, MicroVm, SaveError, SnapshotFiles};
+use firelane_vmm::session::Session;
+use firelane_vmm::timeline::Timeline;
+use firelane_wire::problem::{Code, Problem};
+
+use super::here::{Change, Here, Made};
+use super::keep::Kept;
+use super::program::{Program, adopt};
+use crate::Agent;
+use crate::clone::{self, Names, Ready, renew, thaw};
+use crate::problem::{from_clone, from_prepare, from_session, internal};
+use crate::workshop::Prepared;
+
+/// How long the programs of a sandbox may take to stand still before it is saved.
+const FREEZE: Duration = Duration::from_secs(10);
+
+/// The microVM of a sandbox, while there is one.
+#[derive(Default)]
+pub(super) struct Held {
+    vm: Option<Box<dyn MicroVm>>,
+    session: Option<Arc<Session>>,
+    names: Option<Names>,
+}
+
+/// Where a sandbox begins.
+pub(super) enum Source {
+    /// As its template's warmed guest.
+    Template,
+    /// As another was when it was saved.
+    Kept(Box<Kept>),
+}
+
+/// What is to be done.
+pub(super) enum Work {
+    Create(Source),
+    Pause,
+    Resume,
+    Save(SnapshotFiles),
+    RollBack(Box<Kept>),
+    Destroy,
+}
+
+impl Work {
+    /// What carries out a change.
+    pub(super) fn of(change: Change) -> Work {
+        match change {
+            Change::Pause => Work::Pause,
+            // Terms are never an action.
+            Change::Resume | Change::Terms { .. } => Work::Resume,
+            Change::Destroy => Work::Destroy,
+            Change::Save(files) => Work::Save(files),
+            Change::RollBack(kept) => Work::RollBack(kept),
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        self.session.as_ref().map(Arc::clone)
+    }
+
+    /// Processor time that its VMM has used.
+    pub(super) fn cpu(&self) -> Option<Duration> {
+        self.vm.as_ref()?.cpu_time()
+    }
+
+    /// Waits until its VMM ends by itself; for ever, if there is none.
+    pub(super) async fn died(&mut self) -> Death {
+        match &mut self.vm {
+            Some(vm) => vm.died().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn parts(&mut self) -> Result<(&mut Box<dyn MicroVm>, &Session, &Names), Problem> {
+        match (&mut self.vm, &self.session, &self.names) {
+            (Some(vm), Some(session), Some(names)) => Ok((vm, session, names)),
+            _ => Err(Problem::new(Code::Internal, "the sandbox has no microVM")),
+        }
+    }
+
+    fn take(&mut self, ready: Ready) -> Arc<Session> {
+        let Ready { vm, session, names } = ready;
+        let session = Arc::new(session);
+        self.vm = Some(vm);
+        self.session = Some(Arc::clone(&session));
+        self.names = Some(names);
+        session
+    }
+}
+
+/// Does it. Gives the programs that went on in a clone and that nobody follows yet.
+pub(super) async fn carry_out(
+    agent: &Agent,
+    here: &Here,
+    held: &mut Held,
+    work: Work,
+) -> Result<Vec<Program>, Problem> {
+    match work {
+        Work::Create(source) => create(agent, here, held, source).await,
+        Work::Pause => pause(held).await.map(|()| Vec::new()),
+        Work::Resume => resume(held).await.map(|()| Vec::new()),
+        Work::Save(files) => save(held, &files).await.map(|()| Vec::new()),
+        Work::RollBack(kept) => {
+            destroy(held).await?;
+            restore(agent, held, &kept.made(here)?, &kept.files()).await
+        }
+        Work::Destroy => destroy(held).await.map(|()| Vec::new()),
+    }
+}
+
+async fn create(
+    agent: &Agent,
+    here: &Here,
+    held: &mut Held,
+    source: Source,
+) -> Result<Vec<Program>, Problem> {
+    // Closed never: it is as old as the agent.
+    let _turn = agent.sandboxes.making.acquire().await;
+    let _busy = agent.load.enter();
+    match source {
+        Source::Template => {
+            let name = &here.request.template;
+            let prepared = agent.workshop.prepare(name).await;
+            let prepared = prepared.map_err(|error| from_prepare(name, &error))?;
+            let id = here.id.to_string();
+            let mut unseen = Timeline::start();
+            let restored = agent.workshop.restore(&prepared, &id, &mut unseen).await;
+            let ready = restored.map_err(|error| from_clone(&error))?;
+            let _ = here.made.set(made(here, &prepared));
+            held.take(ready);
+            Ok(Vec::new())
+        }
+        Source::Kept(kept) => {
+            let made = kept.made(here)?;
+            let begun = restore(agent, held, &made, &kept.files()).await?;
+            let _ = here.made.set(made);
+            Ok(begun)
+        }
+    }
+}
+
+fn made(here: &Here, prepared: &Prepared) -> Made {
+    let manifest = prepared.template.manifest();
+    let mut machine = prepared.machine.clone();
+    machine.id = here.id.to_string();
+    let mut env = manifest.env.clone();
+    env.extend(here.request.env.clone());
+    Made {
+        machine,
+        env: env.into_iter().collect(),
+        template_id: manifest.id.clone(),
+    }
+}
+
+async fn restore(
+    agent: &Agent,
+    held: &mut Held,
+    made: &Made,
+    files: &SnapshotFiles,
+) -> Result<Vec<Program>, Problem> {
+    let driver = agent.workshop.driver();
+    let restored = clone::restore(driver, &made.machine, files, &mut Timeline::start()).await;
+    let ready = restored.map_err(|error| from_clone(&error))?;
+    let session = held.take(ready);
+    adopt(&session).await.map_err(|error| from_session(&error))
+}
+
+async fn pause(held: &mut Held) -> Result<(), Problem> {
+    let (vm, session, _) = held.parts()?;
+    session.set_paused(true);
+    let paused = vm.pause().await;
+    if paused.is_err() {
+        session.set_paused(false);
+    }
+    paused.map_err(|error| internal(&error))
+}
+
+async fn resume(held: &mut Held) -> Result<(), Problem> {
+    let (vm, session, names) = held.parts()?;
+    vm.resume().await.map_err(|error| internal(&error))?;
+    session.set_paused(false);
+    // It has slept, and does not know for how long.
+    renew(session, names)
+        .await
+        .map_err(|error| from_clone(&error))
+}
+
+/// Saves it while its programs stand still; then they go on, or it is paused again.
+async fn save(held: &mut Held, files: &SnapshotFiles) -> Result<(), Problem> {
+    let (vm, session, _) = held.parts()?;
+    let was_paused = session.is_paused();
+    if was_paused {
+        vm.resume().await.map_err(|error| internal(&error))?;
+        session.set_paused(false);
+    }
+    let saved = save_frozen(&mut **vm, session, files).await;
+    if was_paused {
+        pause(held).await?;
+    }
+    saved
+}
+
+async fn save_frozen(
+    vm: &mut dyn MicroVm,
+    session: &Session,
+    files: &SnapshotFiles,
+) -> Result<(), Problem> {
+    session
+        .freeze(FREEZE)
+        .await
+        .map_err(|error| from_session(&error))?;
+    session.set_paused(true);
+    let saved = vm.save(files).await;
+    session.set_paused(false);
+    // Whatever came of it, its programs go on.
+    thaw(session).await.map_err(|error| from_clone(&error))?;
+    match saved {
+        Ok(_) => Ok(()),
+        Err(error) => Err(from_save(&error)),
+    }
+}
+
+async fn destroy(held: &mut Held) -> Result<(), Problem> {
+    held.session = None;
+    match held.vm.take() {
+        Some(vm) => vm.destroy().await.map_err(|error| internal(&error)),
+        None => Ok(()),
+    }
+}
+
+fn from_save(error: &SaveError) -> Problem {
+    match error {
+        SaveError::NoSpace { .. } => {
+            let problem = Problem::new(
+                Code::StorageFull,
+                "the host's disk has no room for the snapshot",
+            );
+            problem.with_remedy("remove snapshots that are not needed: DELETE /v1/snapshots/{id}")
+        }
+        SaveError::Unsettled => {
+            Problem::new(Code::Conflict, error.to_string()).retry_after(Duration::from_secs(1))
+        }
+        _ => internal(error),
+    }
+}

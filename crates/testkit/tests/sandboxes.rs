@@ -1,0 +1,642 @@
+//! Sandboxes of an agent, in microVMs, over the Bus: what the coordinator and the gateway ask of it.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use firelane_agent::Agent;
+use firelane_agent::service::Config;
+use firelane_agent::workshop::Workshop;
+use firelane_image::Store;
+use firelane_model::id::{ExecId, SandboxId, SnapshotId};
+use firelane_model::pool::PoolConfig;
+use firelane_model::sandbox::Reason;
+use firelane_store::bus::{Calls, LocalBus, Server, SharedBus};
+use firelane_testkit::Lab;
+use firelane_vmm::driver::Acceleration;
+use firelane_vmm::qemu::{Qemu, default_program};
+use firelane_wire::bus::*;
+use firelane_wire::event::{End, Event, Input, ReadLog};
+use firelane_wire::exec::NewExec;
+use firelane_wire::file::FileEventKind;
+use firelane_wire::problem::{Code, Problem};
+use firelane_wire::run::Ending;
+use firelane_wire::sandbox::{Idle, IdleThen, NewSandbox, SandboxState};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+/// Long enough for whatever is waited for, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+const TENANT: &str = "tests";
+
+/// An agent with a Bus of its own.
+struct Host {
+    agent: Arc<Agent>,
+    calls: Calls,
+    _server: Server,
+    lab: Lab,
+    last: AtomicU64,
+}
+
+impl Host {
+    async fn start() -> Host {
+        Host::start_in(Lab::new()).await
+    }
+
+    async fn start_in(lab: Lab) -> Host {
+        let driver = Qemu {
+            program: default_program(),
+            jail_program: lab.bin().join("firelane"),
+            run_base: lab.run_dir(),
+            acceleration: Acceleration::Tcg,
+            tsc_khz: firelane_sys::tsc::measure_khz(),
+        };
+        let store = Store::open(lab.home()).unwrap();
+        let workshop = Workshop::new(Arc::new(driver), store, lab.bin().join("firelane-guest"));
+        let config = Config {
+            host: "here".into(),
+            slots: 1,
+            pool: PoolConfig {
+                min: 0,
+                max: 0,
+                max_age: PATIENCE,
+            },
+            warm: Vec::new(),
+            sandboxes: 4,
+            keep: lab.path().join("keep"),
+        };
+        let bus: SharedBus = Arc::new(LocalBus::new());
+        let agent = Agent::new(config, Arc::new(workshop));
+        let server = agent.serve(Arc::clone(&bus)).await.unwrap();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Host {
+            agent,
+            calls: Calls::of(bus, "agent.here"),
+            _server: server,
+            lab,
+            last: AtomicU64::new(u64::try_from(since.as_nanos()).unwrap()),
+        }
+    }
+
+    /// Another name than any before, of this test or of others that run at the same time.
+    fn name(&self) -> u128 {
+        let own = self.lab.path().as_os_str().len() as u128 ^ u128::from(std::process::id());
+        own << 64 | u128::from(self.last.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn ask<C: Call>(&self, call: C) -> Result<C::Answer, Problem> {
+        self.calls.ask_for(&call, PATIENCE).await
+    }
+
+    fn new_ref(&self) -> SandboxRef {
+        SandboxRef {
+            tenant: TENANT.into(),
+            id: SandboxId::from_bits(self.name()),
+        }
+    }
+
+    /// A sandbox of the small template, with these fields.
+    async fn make(&self, fields: serde_json::Value) -> SandboxRef {
+        let mut request: NewSandbox = serde_json::from_value(fields).unwrap();
+        request.template = "base".into();
+        let sandbox = self.new_ref();
+        let call = MakeSandbox {
+            sandbox: sandbox.clone(),
+            request,
+        };
+        let seen = self.ask(call).await.unwrap();
+        assert_eq!(seen.state, SandboxState::Running);
+        sandbox
+    }
+
+    async fn tell(
+        &self,
+        sandbox: &SandboxRef,
+        order: SandboxOrder,
+    ) -> Result<SandboxSeen, Problem> {
+        let sandbox = sandbox.clone();
+        self.ask(TellSandbox { sandbox, order }).await
+    }
+
+    async fn start_exec(&self, sandbox: &SandboxRef, exec: serde_json::Value) -> ExecId {
+        let id = ExecId::from_bits(self.name());
+        let request: NewExec = serde_json::from_value(exec).unwrap();
+        let call = StartExec {
+            sandbox: sandbox.clone(),
+            id,
+            request,
+        };
+        let exec = self.ask(call).await.unwrap();
+        assert!(exec.running);
+        id
+    }
+
+    /// What a program has written from this number on, and how it ended, if it has.
+    async fn follow(
+        &self,
+        sandbox: &SandboxRef,
+        id: ExecId,
+        after: u64,
+    ) -> (u64, String, Option<End>) {
+        let call = FollowExec {
+            sandbox: sandbox.clone(),
+            id,
+            read: ReadLog {
+                after,
+                max_bytes: 1 << 20,
+                wait_ms: 5_000,
+                whole: false,
+            },
+        };
+        let page = self.ask(call).await.unwrap();
+        assert_eq!(page.gap, None);
+        let (mut last, mut text, mut end) = (after, String::new(), None);
+        for (number, event) in page.events {
+            last = number;
+            match event {
+                Event::Stdout(bytes) | Event::Stderr(bytes) => {
+                    text += &String::from_utf8(bytes).unwrap();
+                }
+                Event::Ended(ended) => end = Some(*ended),
+                _ => {}
+            }
+        }
+        (last, text, end)
+    }
+
+    async fn end_of(&self, sandbox: &SandboxRef, id: ExecId) -> (String, End) {
+        let (mut after, mut text) = (0, String::new());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "no end; so far {text}");
+            let (last, more, end) = self.follow(sandbox, id, after).await;
+            after = last;
+            text += &more;
+            if let Some(end) = end {
+                return (text, end);
+            }
+        }
+    }
+
+    /// What a script writes; it must succeed.
+    async fn output(&self, sandbox: &SandboxRef, script: &str) -> String {
+        let id = self
+            .start_exec(sandbox, json!({"lang": "bash", "code": script}))
+            .await;
+        let (text, end) = self.end_of(sandbox, id).await;
+        assert_eq!(done(&end).exit_code, 0, "{script}: {text}");
+        text
+    }
+
+    /// Reads on until a line is this one.
+    async fn until(&self, sandbox: &SandboxRef, id: ExecId, line: &str) -> Vec<String> {
+        let (mut after, mut text) = (0, String::new());
+        let deadline = Instant::now() + PATIENCE;
+        while !text.lines().any(|one| one == line) {
+            assert!(Instant::now() < deadline, "no {line}; so far {text}");
+            let (last, more, _) = self.follow(sandbox, id, after).await;
+            after = last;
+            text += &more;
+        }
+        text.lines().map(String::from).collect()
+    }
+
+    /// Waits until a sandbox is in this state.
+    async fn reaches(&self, sandbox: &SandboxRef, state: SandboxState) -> SandboxSeen {
+        let reached = async {
+            let mut revision = 0;
+            loop {
+                let call = LookSandbox {
+                    sandbox: sandbox.clone(),
+                    revision,
+                    wait_ms: 20_000,
+                };
+                let seen = self.ask(call).await.unwrap();
+                if seen.state == state {
+                    return seen;
+                }
+                revision = seen.revision;
+            }
+        };
+        timeout(PATIENCE, reached).await.unwrap()
+    }
+
+    async fn put(
+        &self,
+        sandbox: &SandboxRef,
+        path: &str,
+        content: &[u8],
+    ) -> Result<PipeDone, Problem> {
+        let what = Piped::Put {
+            path: path.into(),
+            size: content.len() as u64,
+            mode: 0o644,
+        };
+        self.send(sandbox, what, content).await
+    }
+
+    async fn send(
+        &self,
+        sandbox: &SandboxRef,
+        what: Piped,
+        content: &[u8],
+    ) -> Result<PipeDone, Problem> {
+        let sandbox = sandbox.clone();
+        let pipe = self.ask(OpenPipe { sandbox, what }).await?.pipe;
+        for part in content.chunks(MAX_PART_BYTES) {
+            let bytes = part.to_vec();
+            self.ask(WritePipe { pipe, bytes }).await?;
+        }
+        self.ask(FinishPipe { pipe }).await
+    }
+
+    async fn receive(&self, sandbox: &SandboxRef, what: Piped) -> Result<Vec<u8>, Problem> {
+        let sandbox = sandbox.clone();
+        let pipe = self.ask(OpenPipe { sandbox, what }).await?.pipe;
+        let mut all = Vec::new();
+        loop {
+            let wait_ms = 20_000;
+            let part = self.ask(ReadPipe { pipe, wait_ms }).await?;
+            all.extend(part.bytes);
+            if part.end {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn end(self) {
+        self.agent.shut_down(Instant::now()).await;
+        self.lab.assert_empty();
+    }
+}
+
+fn done(end: &End) -> &Ending {
+    match end {
+        End::Done { ending, .. } => ending,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn get(path: &str) -> Piped {
+    Piped::Get {
+        path: path.into(),
+        offset: 0,
+        length: u64::MAX,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_share_a_sandbox_and_leave_nothing_when_it_goes() {
+    let host = Host::start().await;
+    let sandbox = host.make(json!({"env": {"WHO": "all"}})).await;
+    let script = "echo \"$WHO $OWN\"; read line; echo \"got $line\"; exit 3";
+    let exec = json!({"lang": "bash", "code": script, "env": {"OWN": "one"}, "interactive": true});
+    let first = host.start_exec(&sandbox, exec).await;
+    host.until(&sandbox, first, "all one").await;
+    // Another runs beside it, and they see the same files.
+    let said = host.output(&sandbox, "echo here > /work/file; pwd").await;
+    assert_eq!(said, "/work\n");
+    let feed = FeedExec {
+        sandbox: sandbox.clone(),
+        id: first,
+        input: Input::Stdin(b"it\n".to_vec()),
+    };
+    host.ask(feed.clone()).await.unwrap();
+    let (said, end) = host.end_of(&sandbox, first).await;
+    assert_eq!(
+        (said.as_str(), done(&end).exit_code),
+        ("all one\ngot it\n", 3)
+    );
+    let command = json!({"command": ["cat", "file"]});
+    let second = host.start_exec(&sandbox, command).await;
+    assert_eq!(host.end_of(&sandbox, second).await.0, "here\n");
+
+    let list = host
+        .ask(ListExecs {
+            sandbox: sandbox.clone(),
+        })
+        .await
+        .unwrap();
+    assert_eq!(list.len(), 3);
+    assert_eq!(list[0].id, second);
+    assert!(list.iter().all(|exec| !exec.running));
+    // What has ended takes no input.
+    let problem = host.ask(feed).await.unwrap_err();
+    assert_eq!(problem.code, Code::Conflict);
+    // Another tenant sees nothing of it.
+    let theirs = SandboxRef {
+        tenant: "others".into(),
+        ..sandbox.clone()
+    };
+    let problem = host.ask(ListExecs { sandbox: theirs }).await.unwrap_err();
+    assert_eq!(problem.code, Code::NotFound);
+
+    let seen = host.tell(&sandbox, SandboxOrder::Destroy).await.unwrap();
+    assert_eq!(seen.state, SandboxState::Destroyed);
+    assert_eq!(seen.reason, Some(Reason::Asked));
+    assert!(seen.cpu_us > 0);
+    host.lab.assert_empty();
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_go_in_and_out_whatever_their_size() {
+    let host = Host::start().await;
+    let sandbox = host.make(json!({})).await;
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let put = host.put(&sandbox, "/work/big", &content).await.unwrap();
+    assert_eq!(put.bytes, content.len() as u64);
+    assert_eq!(
+        host.receive(&sandbox, get("/work/big")).await.unwrap(),
+        content
+    );
+    let part = Piped::Get {
+        path: "/work/big".into(),
+        offset: 1_000,
+        length: 500,
+    };
+    assert_eq!(
+        host.receive(&sandbox, part).await.unwrap(),
+        content[1_000..1_500]
+    );
+
+    // One that breaks off leaves what was there.
+    let what = Piped::Put {
+        path: "/work/big".into(),
+        size: 10,
+        mode: 0o600,
+    };
+    let problem = host.send(&sandbox, what.clone(), b"few").await.unwrap_err();
+    assert_eq!(problem.code, Code::Invalid, "{problem}");
+    let problem = host.send(&sandbox, what, &[0; 11]).await.unwrap_err();
+    assert_eq!(problem.code, Code::Invalid, "{problem}");
+    assert_eq!(
+        host.output(&sandbox, "wc -c < /work/big").await,
+        "3000000\n"
+    );
+    let problem = host.put(&sandbox, "/etc/passwd", b"x").await.unwrap_err();
+    assert_eq!(problem.code, Code::Invalid, "{problem}");
+
+    // What changes is told.
+    let watch = OpenPipe {
+        sandbox: sandbox.clone(),
+        what: Piped::Watch {
+            path: "/work".into(),
+            recursive: true,
+        },
+    };
+    let pipe = host.ask(watch).await.unwrap().pipe;
+    let make = MakeFolder {
+        sandbox: sandbox.clone(),
+        path: "/work/a/b".into(),
+    };
+    host.ask(make).await.unwrap();
+    host.put(&sandbox, "/work/a/b/c", b"see").await.unwrap();
+    let mut told = Vec::new();
+    while !told.iter().any(|path| path == "a/b/c") {
+        let wait_ms = 20_000;
+        let part = host.ask(ReadPipe { pipe, wait_ms }).await.unwrap();
+        let created = part.events.into_iter();
+        let created = created.filter(|event| event.kind == FileEventKind::Created);
+        told.extend(created.map(|event| event.path));
+    }
+    assert!(told.contains(&"a".to_owned()), "{told:?}");
+    host.ask(ClosePipe { pipe }).await.unwrap();
+
+    // A folder as an archive, and back under another name.
+    let pack = Piped::Pack {
+        path: "/work/a".into(),
+    };
+    let archive = host.receive(&sandbox, pack).await.unwrap();
+    let unpack = |path: &str| Piped::Unpack { path: path.into() };
+    let unpacked = host
+        .send(&sandbox, unpack("/work/z"), &archive)
+        .await
+        .unwrap();
+    assert_eq!(unpacked.bytes, 3);
+    assert_eq!(host.output(&sandbox, "cat /work/z/b/c").await, "see");
+    let problem = host
+        .send(&sandbox, unpack("/work/y"), b"no archive at all")
+        .await;
+    assert_eq!(problem.unwrap_err().code, Code::Invalid);
+
+    let list = |after: &[u8], limit| ListFolder {
+        sandbox: sandbox.clone(),
+        path: "/work".into(),
+        after: after.into(),
+        limit,
+    };
+    let page = host.ask(list(b"", 2)).await.unwrap();
+    let names: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "big"]);
+    assert!(page.next_cursor.is_some());
+    let remove = |path: &str, recursive| RemoveFile {
+        sandbox: sandbox.clone(),
+        path: path.into(),
+        recursive,
+    };
+    assert_eq!(
+        host.ask(remove("/work/a", false)).await.unwrap_err().code,
+        Code::Conflict
+    );
+    host.ask(remove("/work/a", true)).await.unwrap();
+    let page = host.ask(list(b"big", 10)).await.unwrap();
+    let names: Vec<_> = page
+        .entries
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .collect();
+    // The folder is made before the archive turns out to be none.
+    assert_eq!((names, page.next_cursor), (vec!["y", "z"], None));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_sandbox_stands_still_until_it_is_needed() {
+    let host = Host::start().await;
+    let sandbox = host.make(json!({})).await;
+    let script = "for ((i = 1; ; i++)); do echo $i; read -t 0.05 <> <(:); done";
+    let counter = host
+        .start_exec(&sandbox, json!({"lang": "bash", "code": script}))
+        .await;
+    host.until(&sandbox, counter, "3").await;
+    let seen = host.tell(&sandbox, SandboxOrder::Pause).await.unwrap();
+    assert_eq!(seen.state, SandboxState::Paused);
+    // What was under way has arrived; then there is silence.
+    let (mut after, mut text) = (0, String::new());
+    loop {
+        let (last, more, _) = host.follow(&sandbox, counter, after).await;
+        if last == after {
+            break;
+        }
+        after = last;
+        text += &more;
+    }
+    let reached: u64 = text.lines().last().unwrap().parse().unwrap();
+    // A file that is asked for wakes it, and it knows what time it is.
+    let slept = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let now: u64 = host
+        .output(&sandbox, "date +%s")
+        .await
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(now >= slept, "{now} is before {slept}");
+    host.until(&sandbox, counter, &(reached + 3).to_string())
+        .await;
+    assert_eq!(
+        host.reaches(&sandbox, SandboxState::Running).await.reason,
+        None
+    );
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forks_and_roll_backs_carry_memory_and_files_of_one_instant() {
+    let host = Host::start().await;
+    let sandbox = host.make(json!({})).await;
+    let script = "n=1; while read line; do echo $line > /work/said; n=$((n+1)); echo $n; done";
+    let exec = json!({"lang": "bash", "code": script, "interactive": true});
+    let program = host.start_exec(&sandbox, exec).await;
+    let feed = |sandbox: &SandboxRef, line: &str| FeedExec {
+        sandbox: sandbox.clone(),
+        id: program,
+        input: Input::Stdin(format!("{line}\n").into_bytes()),
+    };
+    host.ask(feed(&sandbox, "one")).await.unwrap();
+    host.until(&sandbox, program, "2").await;
+    let snapshot = SnapshotId::from_bits(host.name());
+    let save = SaveSandbox {
+        sandbox: sandbox.clone(),
+        snapshot,
+    };
+    let kept = host.ask(save).await.unwrap();
+    assert!(kept.size_bytes > 1 << 20, "{kept:?}");
+
+    host.ask(feed(&sandbox, "two")).await.unwrap();
+    host.until(&sandbox, program, "3").await;
+    // Two forks; the third would be one sandbox more than this host has.
+    let forks: Vec<_> = (0..4).map(|_| host.new_ref()).collect();
+    let split = SplitSandbox {
+        sandbox: sandbox.clone(),
+        forks: forks.iter().map(|fork| fork.id).collect(),
+    };
+    let made = host.ask(split).await.unwrap();
+    let failed = made.iter().filter(|made| made.is_err()).count();
+    assert_eq!((made.len(), failed), (4, 1), "{made:?}");
+    let ours = forks.iter().zip(&made).filter(|(_, made)| made.is_ok());
+    for (number, (fork, _)) in ours.enumerate() {
+        assert_eq!(host.output(fork, "cat /work/said").await, "two\n");
+        // The same program goes on in each, by itself.
+        host.ask(feed(fork, &format!("fork {number}")))
+            .await
+            .unwrap();
+        host.until(fork, program, "4").await;
+        assert_eq!(
+            host.output(fork, "cat /work/said").await,
+            format!("fork {number}\n")
+        );
+        host.tell(fork, SandboxOrder::Destroy).await.unwrap();
+    }
+    assert_eq!(host.output(&sandbox, "cat /work/said").await, "two\n");
+
+    // Back to the first instant.
+    let seen = host
+        .tell(&sandbox, SandboxOrder::RollBack { snapshot })
+        .await
+        .unwrap();
+    assert_eq!(seen.state, SandboxState::Running);
+    assert_eq!(host.output(&sandbox, "cat /work/said").await, "one\n");
+    host.ask(feed(&sandbox, "again")).await.unwrap();
+    host.until(&sandbox, program, "3").await;
+
+    // A new one from the snapshot, also after the host was started again.
+    let have = host.ask(HaveSnapshots {}).await.unwrap();
+    assert_eq!(have, [kept]);
+    let Host {
+        agent,
+        lab,
+        _server,
+        ..
+    } = host;
+    agent.shut_down(Instant::now()).await;
+    drop(_server);
+    let host = Host::start_in(lab).await;
+    let again = host.make(json!({"snapshot": snapshot})).await;
+    assert_eq!(host.output(&again, "cat /work/said").await, "one\n");
+    host.ask(DropSnapshot { id: snapshot }).await.unwrap();
+    // Who began from it does not need it any more.
+    assert_eq!(host.output(&again, "cat /work/said").await, "one\n");
+    let problem = host
+        .tell(&again, SandboxOrder::RollBack { snapshot })
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code, Code::NotFound);
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_end_by_themselves_for_reasons_that_are_told() {
+    let host = Host::start().await;
+    let idle = |then| Idle { after_s: 1, then };
+    // Nobody uses it.
+    let paused = host.make(json!({"idle": idle(IdleThen::Pause)})).await;
+    let destroyed = host.make(json!({"idle": idle(IdleThen::Destroy)})).await;
+    host.reaches(&paused, SandboxState::Paused).await;
+    let seen = host.reaches(&destroyed, SandboxState::Destroyed).await;
+    assert_eq!(seen.reason, Some(Reason::Idle));
+    let problem = host
+        .ask(StatFile {
+            sandbox: destroyed,
+            path: "/work".into(),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code, Code::NotFound);
+    assert!(problem.cause.contains("nobody used it"), "{problem}");
+    // Its time is over, paused or not.
+    let order = SandboxOrder::Terms {
+        ttl_s: Some(1),
+        idle: None,
+    };
+    host.tell(&paused, order).await.unwrap();
+    let seen = host.reaches(&paused, SandboxState::Destroyed).await;
+    assert_eq!(seen.reason, Some(Reason::TtlOver));
+
+    // Its VMM is killed.
+    let killed = host.make(json!({})).await;
+    let script = json!({"lang": "bash", "code": "echo up; read line", "interactive": true});
+    let program = host.start_exec(&killed, script).await;
+    host.until(&killed, program, "up").await;
+    let name = killed.id.to_string();
+    let microvms = host.lab.microvms();
+    let own = microvms.iter().find(|vm| vm.path.ends_with(&name)).unwrap();
+    own.vmm().unwrap().kill().unwrap();
+    let seen = host.reaches(&killed, SandboxState::Destroyed).await;
+    assert_eq!(seen.reason, Some(Reason::VmmDied));
+    let (_, end) = host.end_of(&killed, program).await;
+    assert!(matches!(end, End::Failed(_)), "{end:?}");
+
+    // The service ends.
+    let left = host.make(json!({})).await;
+    let seen = async {
+        let call = LookSandbox {
+            sandbox: left.clone(),
+            revision: 2,
+            wait_ms: 25_000,
+        };
+        host.ask(call).await.unwrap()
+    };
+    let (seen, ()) = tokio::join!(seen, host.agent.shut_down(Instant::now()));
+    assert_eq!(seen.reason, Some(Reason::HostRestarted), "{seen:?}");
+    host.lab.assert_empty();
+}
