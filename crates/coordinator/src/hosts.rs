@@ -26,9 +26,10 @@ struct Known {
 }
 
 impl Hosts {
-    /// Takes a host's word of how it is.
-    pub(crate) fn report(&mut self, report: ReportHost, now: Instant) {
+    /// Takes a host's word of how it is. Whether it was not there before.
+    pub(crate) fn report(&mut self, report: ReportHost, now: Instant) -> bool {
         let ReportHost { host, draining } = report;
+        let is_new = !self.is_there(&host.id, now);
         let given = self.all.get(&host.id).map_or(0, |known| known.given);
         let known = Known {
             host,
@@ -37,6 +38,7 @@ impl Hosts {
             given,
         };
         self.all.insert(known.host.id.clone(), known);
+        is_new
     }
 
     /// The host that gets the next run, if one has a free slot: the one with the most. One slot of it
@@ -61,6 +63,18 @@ impl Hosts {
     /// Whether the host has told of itself lately.
     pub(crate) fn is_there(&self, host: &str, now: Instant) -> bool {
         self.all.get(host).is_some_and(|known| known.is_there(now))
+    }
+
+    /// Whether a host is there and takes work.
+    pub(crate) fn takes_work(&self, host: &str, now: Instant) -> bool {
+        let known = self.all.get(host);
+        known.is_some_and(|known| known.takes_work(now))
+    }
+
+    /// The hosts that take work.
+    pub(crate) fn able(&self, now: Instant) -> impl Iterator<Item = &str> {
+        let able = self.all.values().filter(move |known| known.takes_work(now));
+        able.map(|known| known.host.id.as_str())
     }
 
     /// Runs that can run at once, of all hosts.
@@ -115,15 +129,15 @@ mod tests {
     async fn runs_go_where_most_is_free_and_never_over_the_slots() {
         let mut hosts = Hosts::default();
         let now = Instant::now();
-        hosts.report(report("a", 1, false), now);
-        hosts.report(report("b", 2, false), now);
+        assert!(hosts.report(report("a", 1, false), now));
+        assert!(hosts.report(report("b", 2, false), now));
         let mut given: Vec<_> = (0..3).map_while(|_| hosts.take_slot(now)).collect();
         assert_eq!(given[0], "b");
         given.sort();
         assert_eq!(given, ["a", "b", "b"]);
         assert_eq!(hosts.take_slot(now), None);
         // A report does not forget what was given.
-        hosts.report(report("b", 2, false), now);
+        assert!(!hosts.report(report("b", 2, false), now));
         assert_eq!(hosts.take_slot(now), None);
         hosts.free_slot("a");
         assert_eq!(hosts.take_slot(now).as_deref(), Some("a"));
@@ -142,5 +156,8 @@ mod tests {
         assert_eq!(hosts.take_slot(later), None);
         assert!(!hosts.is_there("a", later));
         assert_eq!(hosts.list(later), []);
+        assert!(hosts.report(report("a", 1, false), later));
+        assert_eq!(hosts.able(later).collect::<Vec<_>>(), ["a"]);
+        assert!(hosts.takes_work("a", later) && !hosts.takes_work("b", later));
     }
 }

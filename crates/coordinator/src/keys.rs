@@ -66,7 +66,8 @@ impl Keys {
         Ok(keys)
     }
 
-    fn charge(&mut self, key: KeyId, day: i64, cpu_us: u64) {
+    /// Counts what a key used against its budget of that day.
+    pub(crate) fn charge(&mut self, key: KeyId, day: i64, cpu_us: u64) {
         let cpu = Duration::from_micros(cpu_us);
         let day = u64::try_from(day).unwrap_or(0);
         self.used.entry(key).or_default().charge(cpu, day);

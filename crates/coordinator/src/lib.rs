@@ -5,6 +5,8 @@
 //!                └─ cancelled, expired ────────────────────────────▶ ┘
 //! ```
 //!
+//! Sandboxes have no queue: a host makes one at once, or it is refused.
+//!
 //! It talks to gateways and agents over the Bus, and never to a guest. What must survive is in the
 //! database before anybody is told of it.
 //!
@@ -15,10 +17,13 @@
 //! | `list` | lists of runs, those in memory and those on record as one |
 //! | `dispatch` | gives runs to hosts and follows them |
 //! | `hosts` | which hosts there are |
+//! | `sandboxes` | sandboxes and their snapshots: their records, and what their hosts tell |
+//! | `answers` | what is kept for requests that are repeated |
 //! | `recording`, `records` | runs in the database, and what a record holds |
 //! | `metrics` | what is measured, and the line in the log for each run |
 //! | `keys`, `usage` | who may ask, and what was used |
 
+mod answers;
 mod dispatch;
 mod entry;
 mod hosts;
@@ -28,6 +33,7 @@ mod metrics;
 mod recording;
 mod records;
 mod runs;
+mod sandboxes;
 mod service;
 #[cfg(test)]
 mod tests;

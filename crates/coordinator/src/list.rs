@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use firelane_model::id::RunId;
 use firelane_wire::bus::ListRuns;
-use firelane_wire::page::{DEFAULT_LIMIT, MAX_LIMIT, Page};
+use firelane_wire::page::{DEFAULT_LIMIT, MAX_LIMIT, Page, PageQuery};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::Run;
 
@@ -23,11 +23,7 @@ type Sorted = BTreeMap<Reverse<RunId>, Run>;
 impl Coordinator {
     /// A tenant's runs, newest first.
     pub(crate) async fn list(self: Arc<Self>, call: ListRuns) -> Result<Page<Run>, Problem> {
-        let limit = call.page.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            let cause = format!("limit is {limit}, not from 1 to {MAX_LIMIT}");
-            return Err(Problem::new(Code::Invalid, cause));
-        }
+        let limit = limit(&call.page)?;
         let before: Option<RunId> = match call.page.cursor.as_deref().map(str::parse) {
             None => None,
             Some(Ok(id)) => Some(id),
@@ -85,6 +81,16 @@ impl Coordinator {
         let heads = heads.await.map_err(|error| records::problem(&error))?;
         heads.iter().map(records::shown).collect()
     }
+}
+
+/// How many entries a page shall have.
+pub(crate) fn limit(query: &PageQuery) -> Result<u32, Problem> {
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        let cause = format!("limit is {limit}, not from 1 to {MAX_LIMIT}");
+        return Err(Problem::new(Code::Invalid, cause));
+    }
+    Ok(limit)
 }
 
 fn page(runs: Sorted, limit: usize) -> Page<Run> {

@@ -19,7 +19,9 @@ use crate::service::Coordinator;
 
 /// How long a run can be looked at after its end.
 const RUNS_KEPT: Duration = Duration::from_hours(7 * 24);
-/// How long an idempotency key means its run.
+/// How long a sandbox can be looked at after its end.
+const SANDBOXES_KEPT: Duration = RUNS_KEPT;
+/// How long an idempotency key means its run, or its answer.
 const RUN_KEYS_KEPT: Duration = Duration::from_hours(24);
 /// How often what is older is removed.
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
@@ -204,10 +206,15 @@ impl Coordinator {
             now.saturating_sub(kept)
         };
         let (runs, keys) = (before(RUNS_KEPT), before(RUN_KEYS_KEPT));
+        let sandboxes = before(SANDBOXES_KEPT);
         loop {
             let removed = self.db.write(move |tx| {
                 let runs = tx.prune_runs(runs, PRUNED_AT_ONCE)?;
-                Ok(runs.max(tx.forget_run_keys(keys, PRUNED_AT_ONCE)?))
+                let sandboxes = tx.prune_sandboxes(sandboxes, PRUNED_AT_ONCE)?;
+                let keys = tx
+                    .forget_run_keys(keys, PRUNED_AT_ONCE)?
+                    .max(tx.expire_answers(keys, PRUNED_AT_ONCE)?);
+                Ok(runs.max(sandboxes).max(keys))
             });
             if removed.await? < PRUNED_AT_ONCE as usize || self.stop.is_cancelled() {
                 return Ok(());

@@ -68,6 +68,12 @@ pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// Who did it, as the audit names them.
+pub(crate) fn actor(caller: &Caller) -> String {
+    let key = caller.key.map(|key| key.to_string());
+    key.unwrap_or_else(|| OWNER.into())
+}
+
 /// A run that is new to the database, and what the audit says of it.
 pub(crate) struct Submission {
     run: NewRun,
@@ -90,7 +96,7 @@ impl Submission {
         Submission {
             audit: AuditEntry {
                 at: created,
-                actor: key_id.clone().unwrap_or_else(|| OWNER.into()),
+                actor: actor(&entry.caller),
                 action: "run.create".into(),
                 subject: id.clone(),
                 detail: "{}".into(),
@@ -252,7 +258,7 @@ pub(crate) async fn whole_log(entry: &Entry) -> Vec<u8> {
 }
 
 /// A record that cannot be read is damaged, or of another version.
-fn unreadable(id: &str) -> Problem {
+pub(crate) fn unreadable(id: &str) -> Problem {
     Problem::new(Code::Internal, format!("the record of {id} cannot be read"))
 }
 

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use firelane_model::id::RunId;
+use firelane_model::concurrency::Pass;
+use firelane_model::id::{KeyId, RunId};
 use firelane_model::queue::{self, Entry as Queued, Refused};
 use firelane_store::db::RunKey;
 use firelane_wire::bus::{
@@ -105,16 +106,7 @@ impl Coordinator {
         request: RunRequest,
         durable: bool,
     ) -> Result<Arc<Entry>, Problem> {
-        let bound = caller.key.zip(caller.concurrency);
-        let pass = match bound.map(|(key, bound)| state.going.enter(key, bound)) {
-            None => None,
-            Some(Ok(pass)) => Some(pass),
-            Some(Err(at_bound)) => {
-                let cause = format!("this key has {} runs or sandboxes", at_bound.bound);
-                let problem = Problem::new(Code::RateLimited, cause);
-                return Err(problem.retry_after(state.service.mean()));
-            }
-        };
+        let pass = state.pass(&caller)?;
         Ok(Arc::new(Entry::new(id, caller, request, durable, pass)))
     }
 
@@ -281,6 +273,20 @@ impl Coordinator {
         entry.log.end(end.clone());
         self.work.notify_one();
         self.record(entry, end);
+    }
+}
+
+impl State {
+    /// Counts one more among the runs and sandboxes of a key, or refuses it.
+    pub(crate) fn pass(&mut self, caller: &Caller) -> Result<Option<Pass<KeyId>>, Problem> {
+        let Some((key, bound)) = caller.key.zip(caller.concurrency) else {
+            return Ok(None);
+        };
+        self.going.enter(key, bound).map(Some).map_err(|at_bound| {
+            let cause = format!("this key has {} runs or sandboxes", at_bound.bound);
+            let problem = Problem::new(Code::RateLimited, cause);
+            problem.retry_after(self.service.mean())
+        })
     }
 }
 

@@ -12,8 +12,10 @@ use firelane_model::time::Moment;
 use firelane_store::bus::{BusError, Calls, Server, SharedBus};
 use firelane_store::db::{Db, DbError};
 use firelane_wire::bus::{
-    CancelRun, FindKey, GetRun, ListHosts, ListKeys, ListRuns, LookQueue, LookUsage, MakeKey,
-    ReadRun, ReportHost, RevokeKey, SendRun, SubmitRun,
+    CancelRun, ChangeSandbox, CreateSandbox, FindKey, FindSandbox, ForkSandbox, GetRun, GetSandbox,
+    GetSnapshot, ListHosts, ListKeys, ListRuns, ListSandboxes, ListSnapshots, LookQueue, LookUsage,
+    MakeKey, ReadRun, RemoveSnapshot, ReportHost, ReserveAnswer, RevokeKey, SendRun, SettleAnswer,
+    SubmitRun, TakeSnapshot,
 };
 use firelane_wire::problem::Problem;
 use firelane_wire::queue::Queue;
@@ -26,6 +28,7 @@ use crate::entry::Entry;
 use crate::hosts::Hosts;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::sandboxes::Sandboxes;
 
 /// First guess of how long a run takes.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
@@ -56,6 +59,7 @@ pub enum ServeError {
 pub(crate) struct State {
     pub(crate) queue: FairQueue<RunId, String, Arc<Entry>>,
     pub(crate) runs: HashMap<RunId, Arc<Entry>>,
+    pub(crate) sandboxes: Sandboxes,
     pub(crate) hosts: Hosts,
     pub(crate) service: ServiceRate,
     pub(crate) going: Concurrency<KeyId>,
@@ -73,6 +77,8 @@ pub struct Coordinator {
     /// There may be something to hand out.
     pub(crate) work: Notify,
     pub(crate) stop: CancellationToken,
+    /// The hosts are down: nobody is listened to any more.
+    pub(crate) over: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -96,6 +102,7 @@ impl Coordinator {
             state: Mutex::new(State {
                 queue: FairQueue::new(limits),
                 runs: HashMap::new(),
+                sandboxes: Sandboxes::default(),
                 hosts: Hosts::default(),
                 service: ServiceRate::new(FIRST_GUESS),
                 going: Concurrency::new(),
@@ -104,6 +111,7 @@ impl Coordinator {
             start: Instant::now(),
             work: Notify::new(),
             stop: CancellationToken::new(),
+            over: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
     }
@@ -136,8 +144,12 @@ impl Coordinator {
         }
     }
 
-    fn report(&self, call: ReportHost) {
-        self.state().hosts.report(call, Instant::now());
+    fn report(self: &Arc<Self>, call: ReportHost) {
+        let host = call.host.id.clone();
+        let is_new = self.state().hosts.report(call, Instant::now());
+        if is_new {
+            self.reconcile(host);
+        }
         self.work.notify_one();
     }
 
@@ -157,6 +169,7 @@ impl Coordinator {
 
     /// Waits until everything that is over is on record. Nothing runs any more by then.
     pub async fn settle(&self) {
+        self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -167,7 +180,10 @@ impl Coordinator {
     /// # Errors
     /// [`ServeError`].
     pub async fn serve(self: &Arc<Self>) -> Result<Server, ServeError> {
+        // Nobody carries them out any more.
+        self.db.release_all_answers().await?;
         self.revive().await?;
+        self.revive_sandboxes().await?;
         let mut server = Server::new(Arc::clone(&self.bus), SUBJECT);
         macro_rules! serve {
             ($($call:ty => |$this:ident, $value:ident| $answer:expr;)*) => {$({
@@ -188,6 +204,18 @@ impl Coordinator {
             CancelRun => |this, call| this.cancel(call).await;
             LookQueue => |this, call| Ok::<_, Problem>(this.look(&call));
             LookUsage => |this, call| this.usage(call).await;
+            CreateSandbox => |this, call| this.create_sandbox(call).await;
+            GetSandbox => |this, call| this.get_sandbox(call).await;
+            FindSandbox => |this, call| this.find_sandbox(call).await;
+            ListSandboxes => |this, call| this.list_sandboxes(call).await;
+            ChangeSandbox => |this, call| this.change_sandbox(call).await;
+            ForkSandbox => |this, call| this.fork_sandbox(call).await;
+            TakeSnapshot => |this, call| this.take_snapshot(call).await;
+            GetSnapshot => |this, call| this.get_snapshot(call).await;
+            ListSnapshots => |this, call| this.list_snapshots(call).await;
+            RemoveSnapshot => |this, call| this.remove_snapshot(call).await;
+            ReserveAnswer => |this, call| this.reserve_answer(call).await;
+            SettleAnswer => |this, call| this.settle_answer(call).await;
             FindKey => |this, call| Ok::<_, Problem>(this.find_key(call.id));
             MakeKey => |this, call| this.make_key(call).await;
             ListKeys => |this, _call| Ok::<_, Problem>(this.list_keys());

@@ -82,7 +82,9 @@ async fn every_metric_is_documented_and_changes() {
         misses: 4,
     };
     service.report(1, vec![pool]).await;
+    let sandbox = service.make_sandbox().await;
     let while_held = look().await;
+    service.destroy_sandbox(&sandbox).await;
     service.let_go.send_replace(true);
     for run in [&first, &second] {
         wait_for(&service, run, "done").await;
@@ -114,6 +116,10 @@ async fn every_metric_is_documented_and_changes() {
     let value = |seen: &Seen, name: &str| seen[name].2;
     assert_eq!(value(&while_held, "firelane_queue_runs"), 1.0);
     assert_eq!(value(&while_held, "firelane_slots_used"), 1.0);
+    assert_eq!(value(&while_held, "firelane_sandboxes"), 1.0);
+    assert_eq!(value(&while_held, "firelane_sandboxes_created_total"), 1.0);
+    assert_eq!(value(&after, "firelane_sandboxes"), 0.0);
+    assert_eq!(value(&after, "firelane_sandboxes_ended_total"), 1.0);
     assert_eq!(value(&while_held, "firelane_pool_misses_total"), 4.0);
     assert_eq!(value(&after, "firelane_hosts"), 1.0);
     assert_eq!(value(&after, "firelane_runs_total"), 3.0);

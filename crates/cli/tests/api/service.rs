@@ -15,15 +15,20 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use firelane_coordinator::{Config, Coordinator};
 use firelane_gateway::Gateway;
+use firelane_model::sandbox::Reason;
 use firelane_store::bus::{Bus, Calls, LocalBus, Server};
 use firelane_store::db::Db;
-use firelane_wire::bus::{FollowRun, MakeKey, ReportHost, StartRun, StopRun};
+use firelane_wire::bus::{
+    Caller, ChangeSandbox, CreateSandbox, FollowRun, LookSandbox, MakeKey, MakeSandbox, ReportHost,
+    SandboxChange, SandboxOrder, SandboxSeen, StartRun, StopRun, TellSandbox,
+};
 use firelane_wire::content::Content;
 use firelane_wire::event::{End, Event, LogPage};
 use firelane_wire::host::{Host, Pool};
 use firelane_wire::key::{KeyLimits, NewKey, Scope};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Ending, Origin, Ran};
+use firelane_wire::sandbox::{Sandbox, SandboxState};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -114,6 +119,26 @@ impl Service {
         made.expect("it is made").token
     }
 
+    /// Makes a sandbox, as the gateway asks for it.
+    pub(crate) async fn make_sandbox(&self) -> Sandbox {
+        let request = serde_json::from_str("{}").expect("it is a request");
+        let caller = owner();
+        let call = CreateSandbox { caller, request };
+        let made = self.coordinator.ask(&call).await;
+        made.expect("it is made")
+    }
+
+    /// Destroys a sandbox, as the gateway asks for it.
+    pub(crate) async fn destroy_sandbox(&self, sandbox: &Sandbox) {
+        let call = ChangeSandbox {
+            caller: owner(),
+            id: sandbox.id,
+            change: SandboxChange::Destroy,
+        };
+        let ended = self.coordinator.ask(&call).await.expect("it is destroyed");
+        assert_eq!(ended.state, SandboxState::Destroyed);
+    }
+
     /// Asks over HTTP.
     pub(crate) async fn ask(&self, request: Request<Body>) -> Response<Body> {
         let answer = self.gateway.router().oneshot(request).await;
@@ -142,6 +167,16 @@ impl Service {
 async fn text(answer: Response<Body>) -> String {
     let body = answer.into_body().collect().await.expect("a whole body");
     String::from_utf8(body.to_bytes().into()).expect("it is text")
+}
+
+fn owner() -> Caller {
+    Caller {
+        tenant: "local".into(),
+        key: None,
+        weight: 1,
+        concurrency: None,
+        cpu_us_per_day: None,
+    }
 }
 
 type Given = Arc<Mutex<HashMap<String, (String, CancellationToken)>>>;
@@ -182,7 +217,34 @@ async fn host(bus: Arc<dyn Bus>, held: watch::Receiver<bool>) -> Server {
         }
     };
     server.on(follow).await.expect("it is served");
+    sandboxes(&mut server).await;
     server
+}
+
+/// Sandboxes that are whatever they are told to be, and never change by themselves.
+async fn sandboxes(server: &mut Server) {
+    let make = |_: MakeSandbox| std::future::ready(Ok(seen(1, SandboxState::Running)));
+    server.on(make).await.expect("it is served");
+    let tell = |call: TellSandbox| {
+        let state = match call.order {
+            SandboxOrder::Destroy => SandboxState::Destroyed,
+            SandboxOrder::Pause => SandboxState::Paused,
+            _ => SandboxState::Running,
+        };
+        std::future::ready(Ok(seen(2, state)))
+    };
+    server.on(tell).await.expect("it is served");
+    let look = |_: LookSandbox| std::future::pending();
+    server.on(look).await.expect("it is served");
+}
+
+fn seen(revision: u64, state: SandboxState) -> SandboxSeen {
+    SandboxSeen {
+        state,
+        reason: (state == SandboxState::Destroyed).then_some(Reason::Asked),
+        revision,
+        cpu_us: 0,
+    }
 }
 
 fn ran(code: String) -> LogPage {

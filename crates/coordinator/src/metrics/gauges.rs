@@ -1,4 +1,4 @@
-//! What is looked up whenever somebody asks: the queue, the hosts and their warm pools.
+//! What is looked up whenever somebody asks: the queue, the sandboxes, the hosts and their warm pools.
 
 use std::fmt;
 use std::sync::Weak;
@@ -20,6 +20,11 @@ impl fmt::Debug for Gauges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Gauges")
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InState {
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,11 +69,13 @@ impl Collector for Gauges {
         let Some(coordinator) = self.0.upgrade() else {
             return Ok(());
         };
-        let (queued, slots, used, hosts) = {
+        let (queued, slots, used, hosts, sandboxes) = {
             let now = Instant::now();
             let state = coordinator.state();
             let (slots, used) = (state.hosts.slots(now), state.hosts.given());
-            (state.queue.len(), slots, used, state.hosts.list(now))
+            let sandboxes = state.sandboxes.by_state();
+            let hosts = state.hosts.list(now);
+            (state.queue.len(), slots, used, hosts, sandboxes)
         };
         let gauges = [
             ("firelane_queue_runs", "Runs that wait.", queued as u64),
@@ -83,6 +90,13 @@ impl Collector for Gauges {
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "Sandboxes that are not gone.";
+        let kind = MetricType::Gauge;
+        let mut metric = encoder.encode_descriptor("firelane_sandboxes", help, None, kind)?;
+        for (state, count) in sandboxes {
+            let labels = InState { state };
+            ConstGauge::new(count).encode(metric.encode_family(&labels)?)?;
         }
         pools(&mut encoder, &hosts)
     }

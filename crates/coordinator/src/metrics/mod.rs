@@ -1,4 +1,4 @@
-//! What is measured of runs, the queue, the hosts and the database. `docs/metrics.md` lists it.
+//! What is measured of runs, sandboxes, the queue, the hosts and the database. `docs/metrics.md` lists it.
 //!
 //! Labels have few values by their nature: states, languages, hosts and the templates that these have.
 //! What callers write is never one.
@@ -8,6 +8,7 @@ mod gauges;
 use std::sync::Arc;
 use std::time::Duration;
 
+use firelane_model::sandbox::Reason;
 use firelane_wire::event::End;
 use firelane_wire::run::{Origin, Ran};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,6 +19,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use tokio::time::Instant;
 
 use crate::entry::Entry;
+use crate::sandboxes::reason_name;
 use crate::service::Coordinator;
 use gauges::Gauges;
 
@@ -40,6 +42,11 @@ struct Ended {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Why {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfLang {
     lang: &'static str,
 }
@@ -58,6 +65,8 @@ pub(crate) struct Metrics {
     exec: Histograms<OfLang>,
     total: Histograms<OfLang>,
     commits: Histogram,
+    sandboxes_created: Counter,
+    sandboxes_ended: Family<Why, Counter>,
 }
 
 impl Metrics {
@@ -69,7 +78,20 @@ impl Metrics {
             exec: Family::new_with_constructor(of_runs),
             total: Family::new_with_constructor(of_runs),
             commits: of_commits(),
+            sandboxes_created: Counter::default(),
+            sandboxes_ended: Family::default(),
         }
+    }
+
+    /// Counts a sandbox that can be used.
+    pub(crate) fn sandbox_created(&self) {
+        self.sandboxes_created.inc();
+    }
+
+    /// Counts a sandbox that is gone.
+    pub(crate) fn sandbox_ended(&self, reason: Reason) {
+        let reason = reason_name(reason);
+        self.sandboxes_ended.get_or_create(&Why { reason }).inc();
     }
 
     /// Counts a run that is over.
@@ -109,6 +131,12 @@ impl Coordinator {
         seconds(registry, "firelane_run_exec", exec, &metrics.exec);
         let total = "From being asked for to the end";
         seconds(registry, "firelane_run_total", total, &metrics.total);
+        let created = "Sandboxes that could be used";
+        let count = metrics.sandboxes_created.clone();
+        registry.register("firelane_sandboxes_created", created, count);
+        let ended = "Sandboxes that are gone";
+        let count = metrics.sandboxes_ended.clone();
+        registry.register("firelane_sandboxes_ended", ended, count);
         let commit = "Transactions of the database, to the disk";
         seconds(registry, "firelane_db_commit", commit, &metrics.commits);
         let commits = metrics.commits.clone();

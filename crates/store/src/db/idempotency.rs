@@ -31,6 +31,20 @@ pub struct KeptAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reservation(i64);
 
+impl Reservation {
+    /// The number that stands for it elsewhere. None is given twice.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The one with this number; one that is over does nothing.
+    #[must_use]
+    pub const fn numbered(number: i64) -> Reservation {
+        Reservation(number)
+    }
+}
+
 /// What is known of an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {

@@ -2,7 +2,8 @@
 //!
 //! The states are the caller's; what is known here is whether a sandbox is live, that is, may own
 //! anything on a host. `generation` grows with each change, and who changes a sandbox says which
-//! generation it saw.
+//! generation it saw. `revision` and `cpu_us` are its host's last word, so that an older one is known
+//! as such.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,10 @@ pub struct Sandbox {
     pub tenant: String,
     /// The key it was created with, if any.
     pub key_id: Option<String>,
+    /// The host that has it.
+    pub host: String,
+    /// The sandbox that it is a fork of. Its record may be gone.
+    pub parent: Option<String>,
     /// Where it is in its life.
     pub state: String,
     /// Whether it may own anything.
@@ -37,6 +42,10 @@ pub struct Sandbox {
     pub reason: Option<String>,
     /// 1 when it is inserted, whatever the record says, and one more with each change.
     pub generation: u64,
+    /// The host's number of what it last told.
+    pub revision: u64,
+    /// Microseconds of processor time that were counted so far.
+    pub cpu_us: u64,
     /// What it is to be, JSON.
     pub spec: String,
     /// Its labels.
@@ -58,6 +67,12 @@ pub struct SandboxUpdate {
     pub live: bool,
     /// Why it is in that state.
     pub reason: Option<String>,
+    /// The host's number of this.
+    pub revision: u64,
+    /// Microseconds of processor time that were counted so far.
+    pub cpu_us: u64,
+    /// What it is to be, JSON; none leaves it.
+    pub spec: Option<String>,
     /// When it is to be destroyed.
     pub expires: Option<i64>,
     /// Its labels; none leaves them.
@@ -77,18 +92,22 @@ pub enum SandboxChange {
     Stale(u64),
 }
 
-const COLUMNS: &str = "seq, id, tenant, key_id, state, live, reason, generation, spec, created, expires, \
-                       updated";
+const COLUMNS: &str = "seq, id, tenant, key_id, host, parent, state, live, reason, generation, revision, \
+                       cpu_us, spec, created, expires, updated";
 
 fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Sandbox)> {
     let sandbox = Sandbox {
         id: row.get("id")?,
         tenant: row.get("tenant")?,
         key_id: row.get("key_id")?,
+        host: row.get("host")?,
+        parent: row.get("parent")?,
         state: row.get("state")?,
         live: row.get("live")?,
         reason: row.get("reason")?,
         generation: row.get("generation")?,
+        revision: row.get("revision")?,
+        cpu_us: row.get("cpu_us")?,
         spec: row.get("spec")?,
         labels: Labels::new(),
         created: row.get("created")?,
@@ -174,6 +193,24 @@ impl Reading<'_> {
     }
 }
 
+impl Sandbox {
+    /// A change that leaves everything as it is, at this time.
+    #[must_use]
+    pub fn unchanged(&self, updated: i64) -> SandboxUpdate {
+        SandboxUpdate {
+            state: self.state.clone(),
+            live: self.live,
+            reason: self.reason.clone(),
+            revision: self.revision,
+            cpu_us: self.cpu_us,
+            spec: None,
+            expires: self.expires,
+            labels: None,
+            updated,
+        }
+    }
+}
+
 impl Writing<'_> {
     /// Adds a sandbox, at generation 1.
     pub fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), DbError> {
@@ -182,21 +219,30 @@ impl Writing<'_> {
         if let Some(key) = &sandbox.key_id {
             check::id("key", key)?;
         }
+        check::short("the host of a sandbox", &sandbox.host)?;
+        if let Some(parent) = &sandbox.parent {
+            check::id("sandbox", parent)?;
+        }
         check_state(&sandbox.state, sandbox.reason.as_deref())?;
         check::json("the spec of a sandbox", &sandbox.spec)?;
         check_labels(&sandbox.labels)?;
         self.insert(
             "sandbox",
             &sandbox.id,
-            "INSERT INTO sandboxes (id, tenant, key_id, state, live, reason, spec, created, expires, updated)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO sandboxes (id, tenant, key_id, host, parent, state, live, reason, revision, cpu_us,
+                                    spec, created, expires, updated)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             params![
                 sandbox.id,
                 sandbox.tenant,
                 sandbox.key_id,
+                sandbox.host,
+                sandbox.parent,
                 sandbox.state,
                 sandbox.live,
                 sandbox.reason,
+                sandbox.revision,
+                sandbox.cpu_us,
                 sandbox.spec,
                 sandbox.created,
                 sandbox.expires,
@@ -214,8 +260,12 @@ impl Writing<'_> {
         update: &SandboxUpdate,
     ) -> Result<SandboxChange, DbError> {
         check_state(&update.state, update.reason.as_deref())?;
+        if let Some(spec) = &update.spec {
+            check::json("the spec of a sandbox", spec)?;
+        }
         let sql =
             "UPDATE sandboxes SET state = ?3, live = ?4, reason = ?5, expires = ?6, updated = ?7,
+                   revision = ?8, cpu_us = ?9, spec = coalesce(?10, spec),
                    generation = generation + 1 WHERE id = ?1 AND generation = ?2";
         let changed = self.execute(
             sql,
@@ -226,7 +276,10 @@ impl Writing<'_> {
                 update.live,
                 update.reason,
                 update.expires,
-                update.updated
+                update.updated,
+                update.revision,
+                update.cpu_us,
+                update.spec
             ],
         )?;
         if changed == 0 {

@@ -22,11 +22,13 @@ pub struct Snapshot {
     pub created: i64,
     /// Bytes of its files.
     pub size_bytes: u64,
-    /// Where its files are.
-    pub location: String,
+    /// Template of the sandbox.
+    pub template: String,
+    /// The host that has its files.
+    pub host: String,
 }
 
-const COLUMNS: &str = "seq, id, tenant, sandbox, parent, created, size_bytes, location";
+const COLUMNS: &str = "seq, id, tenant, sandbox, parent, created, size_bytes, template, host";
 
 fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Snapshot)> {
     let snapshot = Snapshot {
@@ -36,7 +38,8 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<(i64, Snapshot)> {
         parent: row.get("parent")?,
         created: row.get("created")?,
         size_bytes: row.get("size_bytes")?,
-        location: row.get("location")?,
+        template: row.get("template")?,
+        host: row.get("host")?,
     };
     Ok((row.get("seq")?, snapshot))
 }
@@ -63,6 +66,15 @@ impl Reading<'_> {
         let params = params![tenant, page.below(), sandbox, page.look_for()];
         Ok(page.of(self.many(&sql, params, of_row)?))
     }
+
+    /// Snapshots whose files one host has, in the order of their inserts: to compare with the files.
+    pub fn snapshots_of_host(&self, host: &str, page: PageOf) -> Result<Page<Snapshot>, DbError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM snapshots WHERE host = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+        );
+        let params = params![host, page.above(), page.look_for()];
+        Ok(page.of(self.many(&sql, params, of_row)?))
+    }
 }
 
 impl Writing<'_> {
@@ -74,12 +86,13 @@ impl Writing<'_> {
         if let Some(parent) = &snapshot.parent {
             check::id("snapshot", parent)?;
         }
-        check::short("the location of a snapshot", &snapshot.location)?;
+        check::short("the template of a snapshot", &snapshot.template)?;
+        check::short("the host of a snapshot", &snapshot.host)?;
         self.insert(
             "snapshot",
             &snapshot.id,
-            "INSERT INTO snapshots (id, tenant, sandbox, parent, created, size_bytes, location)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO snapshots (id, tenant, sandbox, parent, created, size_bytes, template, host)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 snapshot.id,
                 snapshot.tenant,
@@ -87,7 +100,8 @@ impl Writing<'_> {
                 snapshot.parent,
                 snapshot.created,
                 snapshot.size_bytes,
-                snapshot.location
+                snapshot.template,
+                snapshot.host
             ],
         )
     }

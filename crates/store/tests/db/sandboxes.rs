@@ -16,10 +16,14 @@ fn sandbox(id: &str, pairs: &[(&str, &str)]) -> Sandbox {
         id: id.to_owned(),
         tenant: "t1".to_owned(),
         key_id: Some("k1".to_owned()),
+        host: "h1".to_owned(),
+        parent: Some("s0".to_owned()),
         state: "creating".to_owned(),
         live: true,
         reason: None,
         generation: 1,
+        revision: 3,
+        cpu_us: 50,
         spec: r#"{"template":"python"}"#.to_owned(),
         labels: labels(pairs),
         created: 1_000,
@@ -33,6 +37,9 @@ fn update(state: &str, live: bool) -> SandboxUpdate {
         state: state.to_owned(),
         live,
         reason: Some("because".to_owned()),
+        revision: 4,
+        cpu_us: 60,
+        spec: None,
         expires: None,
         labels: None,
         updated: 2_000,
@@ -55,6 +62,7 @@ async fn a_sandbox_comes_back_as_it_was_and_as_it_was_changed() {
 
     let mut change = update("running", true);
     change.labels = Some(labels(&[("team", "z")]));
+    change.spec = Some(r#"{"template":"other"}"#.to_owned());
     let (changed, found) = fixture
         .db
         .write(move |tx| Ok((tx.update_sandbox("s1", 1, &change)?, tx.sandbox("s1")?)))
@@ -65,6 +73,9 @@ async fn a_sandbox_comes_back_as_it_was_and_as_it_was_changed() {
         state: "running".to_owned(),
         reason: Some("because".to_owned()),
         generation: 2,
+        revision: 4,
+        cpu_us: 60,
+        spec: r#"{"template":"other"}"#.to_owned(),
         labels: labels(&[("team", "z")]),
         expires: None,
         updated: 2_000,
@@ -102,6 +113,8 @@ async fn a_change_of_an_older_generation_is_refused() {
     );
     let found = found.unwrap();
     assert_eq!((found.state.as_str(), found.labels.len()), ("running", 0));
+    // What a change does not name stays.
+    assert_eq!(found.spec, sandbox("s1", &[]).spec);
 }
 
 #[tokio::test]

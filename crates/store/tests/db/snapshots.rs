@@ -12,7 +12,8 @@ fn snapshot(id: &str, sandbox: &str, parent: Option<&str>) -> Snapshot {
         parent: parent.map(str::to_owned),
         created: 1_000,
         size_bytes: 1 << 40,
-        location: "snapshots/abc".to_owned(),
+        template: "python".to_owned(),
+        host: "h1".to_owned(),
     }
 }
 
@@ -45,7 +46,7 @@ async fn a_snapshot_comes_back_as_it_was_until_it_is_removed() {
 #[tokio::test]
 async fn snapshots_are_listed_newest_first_by_sandbox() {
     let fixture = Fixture::new().await;
-    let (all, of_one, of_nobody) = fixture
+    let (all, of_one, of_nobody, of_host) = fixture
         .db
         .write(|tx| {
             for (id, sandbox) in [("n1", "s1"), ("n2", "s2"), ("n3", "s1")] {
@@ -56,6 +57,10 @@ async fn snapshots_are_listed_newest_first_by_sandbox() {
                 tx.snapshots("t1", None, page)?,
                 tx.snapshots("t1", Some("s1"), page)?,
                 tx.snapshots("t2", None, page)?,
+                [
+                    tx.snapshots_of_host("h1", page)?,
+                    tx.snapshots_of_host("h2", page)?,
+                ],
             ))
         })
         .await
@@ -66,6 +71,7 @@ async fn snapshots_are_listed_newest_first_by_sandbox() {
     assert_eq!(ids(all), ["n3", "n2", "n1"]);
     assert_eq!(ids(of_one), ["n3", "n1"]);
     assert!(ids(of_nobody).is_empty());
+    assert_eq!(of_host.map(ids), [vec!["n1", "n2", "n3"], vec![]]);
 }
 
 #[tokio::test]

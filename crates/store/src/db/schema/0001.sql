@@ -61,10 +61,15 @@ CREATE TABLE sandboxes (
     id TEXT NOT NULL UNIQUE,
     tenant TEXT NOT NULL,
     key_id TEXT,
+    host TEXT NOT NULL,
+    -- A name: the parent's record may go first.
+    parent TEXT,
     state TEXT NOT NULL,
     live INTEGER NOT NULL CHECK (live IN (0, 1)),
     reason TEXT,
     generation INTEGER NOT NULL DEFAULT 1,
+    revision INTEGER NOT NULL,
+    cpu_us INTEGER NOT NULL,
     spec TEXT NOT NULL,
     created INTEGER NOT NULL,
     expires INTEGER,
@@ -90,9 +95,11 @@ CREATE TABLE snapshots (
     parent TEXT,
     created INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
-    location TEXT NOT NULL
+    template TEXT NOT NULL,
+    host TEXT NOT NULL
 ) STRICT;
 CREATE INDEX snapshots_of_tenant ON snapshots (tenant, seq);
+CREATE INDEX snapshots_of_host ON snapshots (host, seq);
 
 CREATE TABLE idempotency (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
