@@ -13,6 +13,7 @@
 //! | `auth` | API keys: who, which scope, how often |
 //! | `body` | JSON in, with errors that say what is wrong |
 //! | `runs` | `/v1/runs` |
+//! | `sandboxes` | `/v1/sandboxes`, `/v1/snapshots` |
 //! | `look` | `/v1/queue`, `/v1/hosts`, `/v1/usage`, health |
 //! | `keys` | `/v1/keys` |
 //! | `metrics` | `/metrics` |
@@ -20,6 +21,7 @@
 
 mod auth;
 mod body;
+mod created;
 mod failure;
 mod keys;
 pub mod listen;
@@ -27,6 +29,7 @@ mod look;
 mod metrics;
 pub mod openapi;
 mod runs;
+mod sandboxes;
 pub mod tls;
 mod trace;
 
@@ -91,6 +94,26 @@ impl Gateway {
             )
             .route("/runs/{id}/events", get(runs::events::events))
             .route("/runs/{id}/ws", get(runs::ws::ws))
+            .route(
+                "/sandboxes",
+                post(sandboxes::create::create).get(sandboxes::list::list),
+            )
+            .route(
+                "/sandboxes/{id}",
+                get(sandboxes::get::get)
+                    .patch(sandboxes::change::patch)
+                    .delete(sandboxes::change::destroy)
+                    .post(sandboxes::verbs::post),
+            )
+            .route(
+                "/sandboxes/{id}/snapshots",
+                post(sandboxes::snapshots::take).get(sandboxes::snapshots::of_sandbox),
+            )
+            .route("/snapshots", get(sandboxes::snapshots::list))
+            .route(
+                "/snapshots/{id}",
+                get(sandboxes::snapshots::get).delete(sandboxes::snapshots::remove),
+            )
             .route("/queue", get(look::queue))
             .route("/hosts", get(look::hosts))
             .route("/usage", get(look::usage))
