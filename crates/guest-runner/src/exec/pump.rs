@@ -26,6 +26,9 @@ use super::{Command, Local, Sink};
 const ENDING_DEADLINE: Duration = Duration::from_secs(10);
 /// How often the tree is looked at while it disappears.
 const ENDING_POLL: Duration = Duration::from_millis(2);
+/// How often a tree is killed again that is still there: a process that is just being made when the
+/// kernel kills its group can escape.
+const KILL_AGAIN: Duration = Duration::from_millis(500);
 /// Byte that a terminal reads as the end of input (`VEOF`, control-D).
 const TERMINAL_END: u8 = 4;
 
@@ -55,6 +58,8 @@ struct Pump<'a> {
     /// reading into it.
     buffer: Vec<u8>,
     killed_at: Option<Instant>,
+    /// When it is killed again, if it is still there.
+    kill_again: Option<Instant>,
     /// When something last moved, or was allowed to.
     moved_at: Instant,
     timed_out: bool,
@@ -114,6 +119,7 @@ impl<'a> Pump<'a> {
             plan,
             buffer: vec![0; MAX_DATA_BYTES],
             killed_at: None,
+            kill_again: None,
             moved_at: Instant::now(),
             timed_out: false,
             aborted: false,
@@ -134,7 +140,11 @@ impl<'a> Pump<'a> {
             if self.aborted {
                 return Err(io::Error::other("the connection is gone"));
             }
-            if self.killed_at.is_none() {
+            if let Some(again) = self.kill_again {
+                if Instant::now() >= again {
+                    self.kill()?;
+                }
+            } else {
                 if self.running.watch.status().is_some() {
                     // What the main process leaves behind ends with it.
                     self.kill()?;
@@ -194,10 +204,8 @@ impl<'a> Pump<'a> {
                 fds.push(PollFd::new(fd, PollFlags::IN));
             }
         }
-        let until = match self.killed_at {
-            Some(_) => self.ending_deadline(),
-            None => deadline,
-        };
+        // What is overdue is looked at now and then: it needs the processor, to end.
+        let until = self.kill_again.or(deadline);
         let timeout = until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             Timespec {
@@ -255,7 +263,9 @@ impl<'a> Pump<'a> {
     }
 
     fn kill(&mut self) -> io::Result<()> {
-        self.killed_at.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.killed_at.get_or_insert(now);
+        self.kill_again = now.checked_add(KILL_AGAIN);
         self.running.group.kill()
     }
 
@@ -296,6 +306,9 @@ impl<'a> Pump<'a> {
                 return Err(io::Error::other("the program's processes do not end"));
             }
             std::thread::sleep(ENDING_POLL);
+            if self.kill_again.is_some_and(|again| Instant::now() >= again) {
+                self.kill()?;
+            }
         }
         Ok(())
     }

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firelane_guest_proto::Lang;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -25,8 +24,13 @@ use crate::wake::Wake;
 /// How long it may take to fork.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may take to tell how its child ended, once it has.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it may take to tell how its child ended, once it has. What the child leaves behind wants
+/// the same processor until all of it is killed.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a killed zygote, and then the reaper, may take.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const ORPHAN_POLL: Duration = Duration::from_millis(10);
 
 /// An interpreter that forks for each program.
 pub(crate) struct Zygote {
@@ -133,7 +137,7 @@ impl Zygote {
 
     /// Waits for the child's end, and for the zygote's word of it. A zygote that does not give it,
     /// because the program has stopped or killed it, is ended: then the child is an orphan, and the
-    /// reaper collects it.
+    /// reaper collects it, unless the zygote has done that on its way out.
     fn follow(self, pid: u32, ended: &OwnedFd, watch: &Arc<Watch>, guest: &Guest) {
         let mut fds = [PollFd::new(ended, PollFlags::IN)];
         while poll(&mut fds, None) == Err(Errno::INTR) {}
@@ -143,10 +147,21 @@ impl Zygote {
                 .reaper
                 .release(pid, watch, ExitStatus::from_raw(status));
             guest.zygotes.put_back(self);
-        } else if !Path::new(&format!("/proc/{pid}")).exists() {
-            // It ended before it was adopted, and nobody saw how.
-            let killed = ExitStatus::from_raw(libc::SIGKILL);
-            guest.reaper.release(pid, watch, killed);
+            return;
         }
+        let zygote = self.waiting.end();
+        wait_for(&zygote);
+        wait_for(watch);
+        // Nobody saw how it ended. Of one that the reaper has seen, this changes nothing.
+        let killed = ExitStatus::from_raw(libc::SIGKILL);
+        guest.reaper.release(pid, watch, killed);
+    }
+}
+
+/// Waits until it is known how a process ended, or long enough.
+fn wait_for(watch: &Watch) {
+    let begun = Instant::now();
+    while watch.status().is_none() && begun.elapsed() < ORPHAN_TIMEOUT {
+        std::thread::sleep(ORPHAN_POLL);
     }
 }

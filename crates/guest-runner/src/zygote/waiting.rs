@@ -153,6 +153,13 @@ impl Waiting {
     }
 }
 
+impl Waiting {
+    /// Kills it; the reaper collects it.
+    pub(super) fn end(self) -> Arc<Watch> {
+        Arc::clone(&self.watch)
+    }
+}
+
 impl Drop for Waiting {
     /// One that failed must not stay; the reaper collects it.
     fn drop(&mut self) {
