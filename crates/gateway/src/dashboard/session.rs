@@ -168,6 +168,12 @@ mod tests {
     }
 
     #[test]
+    fn a_cookie_that_came_with_tls_goes_with_tls_only() {
+        assert!(cookie("a", true).ends_with("; Secure"));
+        assert!(!cookie("a", false).contains("Secure"));
+    }
+
+    #[test]
     fn the_table_is_bounded() {
         let sessions = Sessions::default();
         for number in 0..2 * MAX_SESSIONS {
