@@ -172,6 +172,25 @@ async fn a_run_has_its_output_in_order_and_its_facts() {
 }
 
 #[tokio::test]
+async fn a_list_shows_some_labels_and_the_page_of_the_run_all() {
+    let service = Service::start(false).await;
+    let mut labelled = run(7);
+    for number in 0..5 {
+        labelled
+            .labels
+            .insert(format!("name{number}"), "value".into());
+    }
+    service.say(|said| said.runs.push(labelled));
+    let list = service.get("/", "").await;
+    assert!(list.text.contains("name2") && !list.text.contains("name3"));
+    assert!(list.text.contains("and 2 more"));
+    let page = service
+        .get("/runs/run-00000000000000000000000000000007", "")
+        .await;
+    assert!(page.text.contains("name4") && !page.text.contains(" more"));
+}
+
+#[tokio::test]
 async fn output_over_the_cap_is_told_and_left_out() {
     let service = Service::start(false).await;
     service.say(|said| {

@@ -88,7 +88,7 @@ fn summary(record: &Record) -> Markup {
                 @if let Some(place) = run.place {
                     div { dt { "Before it" } dd { (place.position) " runs, about " (duration(place.eta_ms as f64)) } }
                 }
-                @if !run.labels.is_empty() { div { dt { "Labels" } dd { (runs::labels(run)) } } }
+                @if !run.labels.is_empty() { div { dt { "Labels" } dd { (runs::labels(run, usize::MAX)) } } }
             }
             @if let Some(done) = &record.told.done {
                 h2 { "Phases" }

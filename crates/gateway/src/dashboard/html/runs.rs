@@ -11,6 +11,9 @@ use crate::dashboard::overview::Recent;
 /// the time, the last ones random.
 const ID_DIGITS: usize = 8;
 
+/// Labels of a run that a list shows; its page has the others.
+const LISTED_LABELS: usize = 3;
+
 /// The recent runs; `None` if the key may not see them.
 pub(super) fn section(runs: Option<&[Recent]>) -> Markup {
     html! {
@@ -64,7 +67,7 @@ fn row(recent: &Recent) -> Markup {
         tr {
             th scope="row" {
                 a.id href=(format!("/runs/{id}")) title=(id) aria-label=(format!("Run {id}")) { "…" (end) }
-                (labels(run))
+                (labels(run, LISTED_LABELS))
             }
             td data-label="Language" { (run.lang.name()) " " span.dim { bdi { (run.template) } } }
             td data-label="State" { (state(run)) }
@@ -120,12 +123,16 @@ pub(super) fn exit(ending: &Ending) -> Markup {
     }
 }
 
-/// The caller's own names.
-pub(super) fn labels(run: &Run) -> Markup {
+/// The caller's own names, no more than so many.
+pub(super) fn labels(run: &Run, most: usize) -> Markup {
+    let more = run.labels.len().saturating_sub(most);
     html! {
         @if !run.labels.is_empty() {
             ul.labels aria-label="Labels" {
-                @for (name, value) in &run.labels { li { bdi { (name) } "=" bdi { (value) } } }
+                @for (name, value) in run.labels.iter().take(most) {
+                    li { bdi { (name) } "=" bdi { (value) } }
+                }
+                @if more > 0 { li { "and " (more) " more" } }
             }
         }
     }
