@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::program::{run, succeeds};
+use crate::program::{on_path, run, succeeds};
 use crate::workspace::{Workspace, cargo};
 use crate::{openapi, python, tests, tidy};
 
@@ -40,7 +40,11 @@ const CHECKS: [Check; 6] = [
     ("licences and bans", licences),
     ("API description", api_description),
 ];
-const TESTS: [Check; 2] = [("tests", all_tests), ("API fuzzing", api_fuzzing)];
+const TESTS: [Check; 3] = [
+    ("tests", all_tests),
+    ("API fuzzing", api_fuzzing),
+    ("dashboard", dashboard),
+];
 
 /// Runs all checks, or all but the tests.
 pub(crate) fn run_all(workspace: &Workspace, with_tests: bool) -> Result<()> {
@@ -153,6 +157,18 @@ fn api_fuzzing(workspace: &Workspace) -> Verdict {
     test.args(["test", "--quiet", "--package=firelane-cli", "--test=api"]);
     test.args(["fuzz", "--", "--ignored"]);
     run(test.env("FIRELANE_SCHEMATHESIS", program)).into()
+}
+
+/// A browser is too large to be a need of every machine that runs the tests.
+fn dashboard(_: &Workspace) -> Verdict {
+    if on_path("chromedriver").is_none() {
+        let remedy = "apt-get install chromium chromium-driver";
+        return Verdict::Skipped(format!("there is no ChromeDriver here ({remedy})"));
+    }
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--package=firelane-cli", "--test=api"]);
+    test.args(["dashboard", "--", "--ignored"]);
+    run(test.env("FIRELANE_CHROMEDRIVER", "chromedriver")).into()
 }
 
 fn all_tests(workspace: &Workspace) -> Verdict {

@@ -7,6 +7,8 @@
 //!
 //! The BLAKE3 of the secret is what is stored: of 256 random bits, nothing slower is needed. A key
 //! that does not exist costs the same work as a wrong secret, and gets the same answer.
+//!
+//! A browser that logged in sends the cookie of a session instead, see [`session`].
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -25,6 +27,7 @@ use firelane_wire::problem::{Code, Problem};
 use subtle::ConstantTimeEq;
 
 use crate::Gateway;
+use crate::dashboard::session;
 use crate::failure::Failure;
 use crate::listen::Peer;
 
@@ -97,10 +100,16 @@ impl FromRequestParts<Arc<Gateway>> for Who {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Who, Failure> {
-        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
-            return without_key(parts.extensions.get(), gateway);
+        let found = match parts.headers.get(header::AUTHORIZATION) {
+            Some(value) => find(value.to_str().unwrap_or_default(), gateway).await?,
+            None => match without_key(parts.extensions.get(), gateway) {
+                Ok(who) => return Ok(who),
+                Err(refused) => match session::key(parts, gateway) {
+                    Some(id) => of_session(id, gateway).await?,
+                    None => return Err(refused),
+                },
+            },
         };
-        let found = find(value.to_str().unwrap_or_default(), gateway).await?;
         if let Err(wait) = gateway.rates.take(&found, gateway.now()) {
             let problem = Problem::new(Code::RateLimited, "this key has made too many requests");
             return Err(problem.retry_after(wait).into());
@@ -154,6 +163,22 @@ async fn find(header: &str, gateway: &Gateway) -> Result<KeyFound, Failure> {
     match found {
         Some(found) if same && found.key.revoked_at.is_none() => Ok(found),
         _ => Err(unauthenticated()),
+    }
+}
+
+/// The key of this token.
+pub(crate) async fn by_token(token: &str, gateway: &Gateway) -> Result<KeyFound, Failure> {
+    find(&format!("Bearer {token}"), gateway).await
+}
+
+/// The key of a session. Once it is revoked, its sessions are over.
+async fn of_session(id: KeyId, gateway: &Gateway) -> Result<KeyFound, Failure> {
+    match gateway.coordinator.ask(&FindKey { id }).await? {
+        Some(found) if found.key.revoked_at.is_none() => Ok(found),
+        _ => {
+            gateway.sessions.end_of(id);
+            Err(unauthenticated())
+        }
     }
 }
 

@@ -18,10 +18,12 @@
 //! | `keys` | `/v1/keys` |
 //! | `metrics` | `/metrics` |
 //! | `openapi` | the API's description, made from the types |
+//! | `dashboard` | pages for people, and who logged in to see them |
 
 mod auth;
 mod body;
 mod created;
+mod dashboard;
 mod failure;
 mod keys;
 pub mod listen;
@@ -43,6 +45,8 @@ use firelane_store::bus::{Bus, Calls};
 use tokio_util::sync::CancellationToken;
 
 use auth::{Clock, Rates};
+use dashboard::ended::Ends;
+use dashboard::session::Sessions;
 use metrics::Metrics;
 
 /// What a gateway is told once.
@@ -63,6 +67,8 @@ pub struct Gateway {
     metrics: Metrics,
     /// Set while the service goes down: it is not ready any more.
     draining: CancellationToken,
+    sessions: Sessions,
+    ends: Ends,
 }
 
 impl Gateway {
@@ -76,6 +82,8 @@ impl Gateway {
             clock: Clock::start(),
             metrics: Metrics::new(),
             draining,
+            sessions: Sessions::default(),
+            ends: Ends::default(),
         })
     }
 
@@ -125,6 +133,7 @@ impl Gateway {
             .route("/readyz", get(look::ready))
             .route("/metrics", get(metrics::metrics))
             .route("/openapi.json", get(openapi::serve))
+            .merge(dashboard::routes::router())
             .fallback(failure::no_such_path)
             .method_not_allowed_fallback(failure::wrong_method)
             .layer(middleware::from_fn_with_state(

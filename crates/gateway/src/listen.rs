@@ -50,6 +50,10 @@ pub enum Peer {
     },
 }
 
+/// Of requests that came with TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encrypted;
+
 /// Something that is listened on.
 pub enum Listener {
     /// TCP in clear: for loopback addresses.
@@ -69,6 +73,10 @@ pub async fn serve(
     tasks: TaskTracker,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let router = match &listener {
+        Listener::Tls(..) => router.layer(axum::Extension(Encrypted)),
+        Listener::Plain(_) | Listener::Local(_) => router,
+    };
     loop {
         let place = tokio::select! {
             () = stop.cancelled() => return,

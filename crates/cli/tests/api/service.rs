@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `hold` | keeps it until it is told to let go, or the run is stopped |
 //! | `break` | says that it could not run it |
+//! | `stream` | says that it wrote `first` to stdout; then `last` to stderr, once it may let go |
 //! | other | says that it wrote its own code to stdout |
 
 use std::collections::HashMap;
@@ -213,6 +214,13 @@ async fn host(bus: Arc<dyn Bus>, held: watch::Receiver<bool>) -> Server {
                     () = stopped.cancelled() => return Ok(page(vec![ended(End::Cancelled)])),
                 }
             }
+            if code == "stream" {
+                if call.read.after == 0 {
+                    return Ok(begun());
+                }
+                let _ = held.wait_for(|let_go| *let_go).await;
+                return Ok(rest(call.read.after));
+            }
             Ok(ran(code))
         }
     };
@@ -245,6 +253,28 @@ fn seen(revision: u64, state: SandboxState) -> SandboxSeen {
         revision,
         cpu_us: 0,
     }
+}
+
+/// What `stream` says at first.
+fn begun() -> LogPage {
+    let (host, origin) = (HOST.into(), Origin::Pool);
+    let events = vec![
+        Event::Started { host, origin },
+        Event::Stdout(b"first\n".into()),
+    ];
+    LogPage {
+        end: false,
+        ..page(events)
+    }
+}
+
+/// What it says after that.
+fn rest(after: u64) -> LogPage {
+    let mut page = ran(String::new());
+    let end = page.events.pop().map(|(_, end)| end);
+    let events = [Event::Stderr(b"last\n".into())].into_iter().chain(end);
+    page.events = (after + 1..).zip(events).collect();
+    page
 }
 
 fn ran(code: String) -> LogPage {
