@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 use auth::{Clock, Rates};
 use follow::Log;
 use metrics::Metrics;
-use sandboxes::execs;
+use sandboxes::{execs, files};
 
 /// What a gateway is told once.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ impl Gateway {
             .route("/keys", post(keys::make).get(keys::list))
             .route("/keys/{id}", delete(keys::revoke));
         Router::new()
-            .nest("/v1", v1)
+            .nest("/v1", files::routes(v1))
             .route("/healthz", get(look::health))
             .route("/readyz", get(look::ready))
             .route("/metrics", get(metrics::metrics))

@@ -6,6 +6,7 @@
 pub(crate) mod change;
 pub(crate) mod create;
 pub(crate) mod execs;
+pub(crate) mod files;
 pub(crate) mod fork;
 pub(crate) mod get;
 pub(crate) mod list;
