@@ -1,7 +1,5 @@
 //! JSON bodies and query strings, with errors that say what is wrong and where.
 
-use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -93,80 +91,4 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
             }
         }
     }
-}
-
-/// An id in the path.
-pub(crate) struct Id<T>(pub(crate) T);
-
-impl<T, S> FromRequestParts<S> for Id<T>
-where
-    T: FromStr + Send,
-    T::Err: Display,
-    S: Send + Sync,
-{
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id<T>, Failure> {
-        let text: String = path(parts, state).await?;
-        id(&text).map(Id)
-    }
-}
-
-/// An id in the path, and the verb after its colon. The router takes a parameter only as a whole
-/// segment.
-pub(crate) struct Target<T> {
-    pub(crate) id: T,
-    /// Empty, if there is no colon.
-    pub(crate) verb: String,
-}
-
-impl<T, S> FromRequestParts<S> for Target<T>
-where
-    T: FromStr + Send,
-    T::Err: Display,
-    S: Send + Sync,
-{
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Target<T>, Failure> {
-        let text: String = path(parts, state).await?;
-        let (text, verb) = text.split_once(':').unwrap_or((&text, ""));
-        Ok(Target {
-            id: id(text)?,
-            verb: verb.into(),
-        })
-    }
-}
-
-impl<T: Display> Target<T> {
-    /// There is no such verb, but these.
-    pub(crate) fn unknown(&self, verbs: &str) -> Failure {
-        let problem = Problem::not_found("verb", format!("':{}' of {}", self.verb, self.id));
-        problem.with_remedy(format!("there are {verbs}")).into()
-    }
-}
-
-/// The parameters of the path.
-pub(crate) async fn path<T, S>(parts: &mut Parts, state: &S) -> Result<T, Failure>
-where
-    T: DeserializeOwned + Send,
-    S: Send + Sync,
-{
-    let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
-    let axum::extract::Path(values) = path
-        .map_err(|error| Failure::new(Code::Invalid, format!("the path: {}", error.body_text())))?;
-    Ok(values)
-}
-
-/// An id from its text.
-pub(crate) fn id<T>(text: &str) -> Result<T, Failure>
-where
-    T: FromStr,
-    T::Err: Display,
-{
-    // One that cannot be is not there either: the same answer keeps what exists unknown.
-    text.parse().map_err(|error: T::Err| {
-        let problem = Problem::not_found("thing called", text);
-        problem.with_remedy(error.to_string()).into()
-    })
 }

@@ -11,8 +11,9 @@ use firelane_wire::problem::Problem;
 
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::{Id, Json};
+use crate::body::Json;
 use crate::failure::Answer;
+use crate::path::Id;
 
 /// Makes an API key
 ///

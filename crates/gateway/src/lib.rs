@@ -1,8 +1,8 @@
-//! The public face: HTTP, API keys, streams. It asks the coordinator for everything and talks to no
-//! guest.
+//! The public face: HTTP, API keys, streams. It asks the coordinator for everything but
+//! the programs and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
 //!
 //! ```text
-//!   listen ─▶ trace ─▶ who ─▶ body ─▶ handler ─▶ coordinator, over the Bus
+//!   listen ─▶ trace ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
 //! ```
 //!
 //! | Module | Holds |
@@ -12,8 +12,11 @@
 //! | `trace` | request ids, `Server-Timing`, the bodies of problems |
 //! | `auth` | API keys: who, which scope, how often |
 //! | `body` | JSON in, with errors that say what is wrong |
+//! | `path`, `prefer`, `created`, `failure` | ids, headers and answers that several of those below have |
+//! | `whole` | steps that are carried out to their end, whoever leaves |
 //! | `runs` | `/v1/runs` |
 //! | `sandboxes` | `/v1/sandboxes`, `/v1/snapshots` |
+//! | `follow` | the logs of programs, as clients follow them |
 //! | `look` | `/v1/queue`, `/v1/hosts`, `/v1/usage`, health |
 //! | `keys` | `/v1/keys` |
 //! | `metrics` | `/metrics` |
@@ -25,21 +28,26 @@ mod body;
 mod created;
 mod dashboard;
 mod failure;
+mod follow;
 mod keys;
 pub mod listen;
 mod look;
 mod metrics;
 pub mod openapi;
+mod path;
+mod prefer;
 mod runs;
 mod sandboxes;
 pub mod tls;
 mod trace;
+mod whole;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
 use axum::routing::{delete, get, post};
+use firelane_model::id::RunId;
 use firelane_model::time::Moment;
 use firelane_store::bus::{Bus, Calls};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +55,9 @@ use tokio_util::sync::CancellationToken;
 use auth::{Clock, Rates};
 use dashboard::ended::Ends;
 use dashboard::session::Sessions;
+use follow::Log;
 use metrics::Metrics;
+use sandboxes::{execs, files};
 
 /// What a gateway is told once.
 #[derive(Clone, Debug)]
@@ -61,6 +71,7 @@ pub struct Config {
 /// The gateway.
 pub struct Gateway {
     config: Config,
+    bus: Arc<dyn Bus>,
     coordinator: Calls,
     rates: Rates,
     clock: Clock,
@@ -77,7 +88,8 @@ impl Gateway {
     pub fn new(config: Config, bus: Arc<dyn Bus>, draining: CancellationToken) -> Arc<Gateway> {
         Arc::new(Gateway {
             config,
-            coordinator: Calls::of(bus, "coordinator"),
+            coordinator: Calls::of(Arc::clone(&bus), "coordinator"),
+            bus,
             rates: Rates::default(),
             clock: Clock::start(),
             metrics: Metrics::new(),
@@ -85,6 +97,15 @@ impl Gateway {
             sessions: Sessions::default(),
             ends: Ends::default(),
         })
+    }
+
+    /// The log of a run.
+    fn log_of_run(&self, tenant: &str, id: RunId) -> Log {
+        Log::Run {
+            coordinator: self.coordinator.clone(),
+            tenant: tenant.into(),
+            id,
+        }
     }
 
     fn now(&self) -> Moment {
@@ -100,8 +121,8 @@ impl Gateway {
                 "/runs/{id}",
                 get(runs::get::get).delete(runs::cancel::cancel),
             )
-            .route("/runs/{id}/events", get(runs::events::events))
-            .route("/runs/{id}/ws", get(runs::ws::ws))
+            .route("/runs/{id}/events", get(runs::events::get))
+            .route("/runs/{id}/ws", get(runs::ws::get))
             .route(
                 "/sandboxes",
                 post(sandboxes::create::create).get(sandboxes::list::list),
@@ -117,6 +138,21 @@ impl Gateway {
                 "/sandboxes/{id}/snapshots",
                 post(sandboxes::snapshots::take).get(sandboxes::snapshots::of_sandbox),
             )
+            .route(
+                "/sandboxes/{id}/execs",
+                post(execs::start::start).get(execs::look::list),
+            )
+            .route(
+                "/sandboxes/{id}/execs/{exec}",
+                get(execs::look::get)
+                    .delete(execs::feed::kill)
+                    .post(execs::feed::post),
+            )
+            .route(
+                "/sandboxes/{id}/execs/{exec}/events",
+                get(execs::stream::events),
+            )
+            .route("/sandboxes/{id}/execs/{exec}/ws", get(execs::stream::ws))
             .route("/snapshots", get(sandboxes::snapshots::list))
             .route(
                 "/snapshots/{id}",
@@ -128,7 +164,7 @@ impl Gateway {
             .route("/keys", post(keys::make).get(keys::list))
             .route("/keys/{id}", delete(keys::revoke));
         Router::new()
-            .nest("/v1", v1)
+            .nest("/v1", files::routes(v1))
             .route("/healthz", get(look::health))
             .route("/readyz", get(look::ready))
             .route("/metrics", get(metrics::metrics))

@@ -12,8 +12,12 @@ pub enum Code {
     Invalid,
     /// The template has nothing that runs the language.
     NoInterpreter,
+    /// The request does not say how long its body is.
+    LengthRequired,
     /// The request, or a part of it, is over its cap.
     TooLarge,
+    /// The range is none, or nothing of it is there.
+    BadRange,
     /// The body is not of the type that is taken here.
     WrongType,
     /// There is no API key, or it is not one of ours, or it was revoked.
@@ -46,10 +50,12 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 19] = [
         Code::Invalid,
         Code::NoInterpreter,
+        Code::LengthRequired,
         Code::TooLarge,
+        Code::BadRange,
         Code::WrongType,
         Code::Unauthenticated,
         Code::Forbidden,
@@ -76,8 +82,10 @@ impl Code {
             Code::NotFound => (404, false),
             Code::WrongMethod => (405, false),
             Code::Conflict => (409, true),
+            Code::LengthRequired => (411, false),
             Code::TooLarge => (413, false),
             Code::WrongType => (415, false),
+            Code::BadRange => (416, false),
             Code::KeyReused => (422, false),
             Code::RateLimited | Code::BudgetSpent | Code::QueueFull => (429, true),
             Code::Internal => (500, true),
@@ -93,7 +101,9 @@ impl Code {
         match self {
             Code::Invalid => "invalid",
             Code::NoInterpreter => "no_interpreter",
+            Code::LengthRequired => "length_required",
             Code::TooLarge => "too_large",
+            Code::BadRange => "bad_range",
             Code::WrongType => "wrong_type",
             Code::Unauthenticated => "unauthenticated",
             Code::Forbidden => "forbidden",
@@ -115,7 +125,9 @@ impl Code {
         match self {
             Code::Invalid => "The request is not valid",
             Code::NoInterpreter => "The template does not run the language",
+            Code::LengthRequired => "The request does not say its length",
             Code::TooLarge => "The request is too large",
+            Code::BadRange => "The range cannot be given",
             Code::WrongType => "The body's type is not taken here",
             Code::Unauthenticated => "No valid API key",
             Code::Forbidden => "The API key does not allow this",

@@ -18,7 +18,7 @@ const SLOTS: u32 = 4;
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_schema_conformance";
 /// What is not asked for: a WebSocket is no request, and the fuzzer would revoke its own key.
-const LEFT_OUT: &str = "^(run_ws|key_revoke)$";
+const LEFT_OUT: &str = "^(run_ws|exec_ws|key_revoke)$";
 /// Seconds that it may take.
 const LIMIT: &str = "60";
 

@@ -12,8 +12,8 @@ use super::ended::{self, Told};
 use super::html::{self, Html};
 use super::viewer::{Refused, Viewer};
 use crate::Gateway;
-use crate::body::Id;
 use crate::failure::Failure;
+use crate::path::Id;
 
 /// Bytes of what a program wrote that its page shows; the API has the rest.
 const SHOWN_BYTES: usize = 256 << 10;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use firelane_model::id::RunId;
 use firelane_wire::bus::{Caller, GetRun, SubmitRun};
@@ -12,11 +12,12 @@ use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Batch, BatchItem, BatchRequest, Outcome, Run};
 
 use super::outcome;
-use super::post::{Leaving, PREFERENCE_APPLIED, idempotency_key, prefers_async};
+use super::post::{Leaving, idempotency_key};
 use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Json;
 use crate::failure::Answer;
+use crate::prefer;
 
 /// Most bytes of output and files in one answer: what one gateway holds for one caller. What is over
 /// is fetched run by run.
@@ -49,7 +50,7 @@ pub(crate) async fn batch(
 ) -> Answer<Response> {
     who.require(Scope::Run)?;
     let key = idempotency_key(&headers)?;
-    let respond_async = prefers_async(&headers);
+    let respond_async = prefer::respond_async(&headers);
     request.check()?;
     let durable = respond_async || key.is_some();
     let mut taken = Vec::new();
@@ -89,8 +90,7 @@ pub(crate) async fn batch(
         return Ok(answer.into_response());
     }
     let mut response = (StatusCode::ACCEPTED, answer).into_response();
-    let applied = HeaderValue::from_static("respond-async");
-    response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    prefer::apply(&mut response);
     Ok(response)
 }
 

@@ -13,8 +13,8 @@ use firelane_wire::run::Run;
 
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::Id;
 use crate::failure::Answer;
+use crate::path::Id;
 
 /// Ends a run, wherever it is
 ///

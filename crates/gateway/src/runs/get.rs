@@ -13,8 +13,8 @@ use firelane_wire::run::{Run, RunState};
 use super::outcome;
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::Id;
 use crate::failure::Answer;
+use crate::path::Id;
 
 /// A run as it is now, with its outcome if it has one
 #[utoipa::path(get, path = "/v1/runs/{id}", operation_id = "run_get", tag = "runs",

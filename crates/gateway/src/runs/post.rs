@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use firelane_model::id::RunId;
 use firelane_wire::bus::{Caller, CancelRun, GetRun, SubmitRun};
@@ -17,10 +17,9 @@ use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Json;
 use crate::failure::{Answer, Failure};
+use crate::prefer;
 use crate::trace::{RequestId, Timings};
 
-const PREFER: HeaderName = HeaderName::from_static("prefer");
-pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
@@ -52,7 +51,7 @@ pub(crate) async fn post(
 ) -> Answer<Response> {
     who.require(Scope::Run)?;
     let idempotency_key = idempotency_key(&headers)?;
-    let respond_async = prefers_async(&headers);
+    let respond_async = prefer::respond_async(&headers);
     let submit = SubmitRun {
         caller: who.caller.clone(),
         request,
@@ -68,7 +67,7 @@ pub(crate) async fn post(
             id: submitted.id,
         };
         let run = gateway.coordinator.ask(&get).await?;
-        return Ok(accepted(run));
+        return Ok(prefer::accepted(&format!("/v1/runs/{}", run.id), &run));
     }
     let mut leaving = Leaving::new(
         &gateway,
@@ -78,20 +77,6 @@ pub(crate) async fn post(
     let run = outcome::wait(&gateway, &tenant, submitted.id).await?;
     leaving.stayed();
     Ok(finished(run))
-}
-
-fn accepted(run: Run) -> Response {
-    let location = format!("/v1/runs/{}", run.id);
-    let mut response = (StatusCode::ACCEPTED, axum::Json(run)).into_response();
-    let headers = response.headers_mut();
-    headers.insert(
-        PREFERENCE_APPLIED,
-        HeaderValue::from_static("respond-async"),
-    );
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        headers.insert(header::LOCATION, location);
-    }
-    response
 }
 
 /// A run that is over: with its outcome, or the problem that kept it from having one.
@@ -121,14 +106,6 @@ fn timings(run: &Run) -> Timings {
         timings.push(("exec", result - ready));
     }
     Timings(timings)
-}
-
-/// Source: RFC 7240, section 4.1.
-pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all(PREFER).iter();
-    let preferences = preferences.filter_map(|value| value.to_str().ok());
-    let mut words = preferences.flat_map(|value| value.split([',', ';']));
-    words.any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
 
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
@@ -176,23 +153,5 @@ impl Drop for Leaving {
                 tracing::warn!(run = %id, %problem, "a run that nobody waits for goes on");
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn preferences_are_words_among_others() {
-        let check = |value: &'static str, expected| {
-            let mut headers = HeaderMap::new();
-            headers.insert(PREFER, HeaderValue::from_static(value));
-            assert_eq!(prefers_async(&headers), expected, "{value}");
-        };
-        check("respond-async", true);
-        check("wait=10, Respond-Async", true);
-        check("respond-asyncx", false);
-        check("wait=10", false);
     }
 }

@@ -13,8 +13,9 @@ use firelane_wire::sandbox::{RollbackRequest, Sandbox, SandboxPatch};
 
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::{self, Id};
+use crate::body;
 use crate::failure::Answer;
+use crate::path::Id;
 
 /// Changes a sandbox's time, its policy or its labels
 ///

@@ -12,8 +12,8 @@ use firelane_wire::sandbox::Sandbox;
 
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::Id;
 use crate::failure::Answer;
+use crate::path::Id;
 
 /// A sandbox as it is now, or as it was at its end
 #[utoipa::path(get, path = "/v1/sandboxes/{id}", operation_id = "sandbox_get", tag = "sandboxes",

@@ -5,8 +5,11 @@
 
 pub(crate) mod change;
 pub(crate) mod create;
+pub(crate) mod execs;
+pub(crate) mod files;
 pub(crate) mod fork;
 pub(crate) mod get;
 pub(crate) mod list;
+mod place;
 pub(crate) mod snapshots;
 pub(crate) mod verbs;

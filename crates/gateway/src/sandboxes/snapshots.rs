@@ -17,9 +17,10 @@ use firelane_wire::snapshot::Snapshot;
 
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::{Id, Query};
+use crate::body::Query;
 use crate::created::created;
 use crate::failure::Answer;
+use crate::path::Id;
 
 /// Takes a snapshot of a sandbox, and keeps it
 ///

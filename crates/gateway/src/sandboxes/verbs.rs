@@ -11,8 +11,9 @@ use firelane_wire::key::Scope;
 use super::{change, fork};
 use crate::Gateway;
 use crate::auth::Who;
-use crate::body::{Json, Target};
+use crate::body::Json;
 use crate::failure::Answer;
+use crate::path::{Id, Target};
 
 /// What there is, for those who ask for something else.
 const VERBS: &str = ":pause, :resume, :fork, :rollback";
@@ -20,7 +21,7 @@ const VERBS: &str = ":pause, :resume, :fork, :rollback";
 pub(crate) async fn post(
     State(gateway): State<Arc<Gateway>>,
     who: Who,
-    target: Target<SandboxId>,
+    Id(target): Id<Target<SandboxId>>,
     request: Request,
 ) -> Answer<Response> {
     who.require(Scope::Sandbox)?;

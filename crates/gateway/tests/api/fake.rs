@@ -1,22 +1,26 @@
 //! A gateway, what it asked the other services, and requests to it.
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
+use firelane_gateway::listen::{Listener, serve};
 use firelane_gateway::{Config, Gateway};
 use firelane_store::bus::{Bus, LocalBus, Server};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::coordinator;
+use crate::{agent, coordinator};
 
 /// How long a test waits for a state before it fails.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -128,7 +132,10 @@ impl Fake {
     pub(crate) async fn start_with(keys: bool) -> Fake {
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
         let asked = Asked::new();
-        let servers = vec![coordinator::serve(Arc::clone(&bus), asked.clone()).await];
+        let servers = vec![
+            coordinator::serve(Arc::clone(&bus), asked.clone()).await,
+            agent::serve(Arc::clone(&bus), asked.clone()).await,
+        ];
         let config = Config {
             keys,
             owner: u32::MAX,
@@ -138,6 +145,22 @@ impl Fake {
             asked,
             _servers: servers,
         }
+    }
+
+    /// Listens on loopback until the guard is dropped; gives where.
+    pub(crate) async fn listen(&self) -> (SocketAddr, DropGuard) {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("there is a free port");
+        let address = listener.local_addr().expect("it has an address");
+        let (stop, router) = (CancellationToken::new(), self.gateway.router());
+        let serving = serve(
+            Listener::Plain(listener),
+            router,
+            stop.clone(),
+            TaskTracker::new(),
+        );
+        tokio::spawn(serving);
+        (address, stop.drop_guard())
     }
 
     /// The head of an answer, and its body to be read.

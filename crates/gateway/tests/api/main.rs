@@ -1,5 +1,10 @@
 //! The gateway over HTTP, between a coordinator and an agent that only say what a test needs.
 
+mod agent;
+mod broken;
 mod coordinator;
+mod execs;
 mod fake;
+mod files;
+mod pipes;
 mod sandboxes;
