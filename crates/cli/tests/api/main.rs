@@ -1,7 +1,16 @@
 //! The service over HTTP, with a host that has no microVMs.
 
 mod batch;
+mod child;
+mod clock;
+mod disk;
+mod flood;
 mod fuzz;
+mod host;
+mod keys;
+mod limits;
 mod log;
 mod metrics;
+mod restart;
 mod service;
+mod sockets;
