@@ -165,10 +165,15 @@ impl Coordinator {
     fn revive_one(self: &Arc<Self>, run: &RunRecord) {
         let head = &run.head;
         let spec = run.spec.as_deref().unwrap_or_default();
-        let Some((id, caller, request)) = records::revived(&head.id, spec) else {
+        let Some((id, caller, mut request)) = records::revived(&head.id, spec) else {
             tracing::error!(run = head.id, "the record of a run cannot be read");
             return;
         };
+        request.deadline_ms = records::left(
+            request.deadline_ms,
+            head.deadline,
+            records::now().as_millisecond(),
+        );
         let bytes = room::size(&request);
         let mut entry = Entry::new(id, caller, request, true, None);
         if let Ok(created) = Timestamp::from_millisecond(head.created) {

@@ -328,3 +328,30 @@ pub(crate) fn revived(id: &str, spec: &str) -> Option<(RunId, Caller, RunRequest
     let (caller, request) = serde_json::from_str(spec).ok()?;
     Some((id, caller, request))
 }
+
+/// What is left of a deadline that was given in milliseconds and kept as a time; no more than was given,
+/// should the clock have gone back.
+pub(crate) fn left(given_ms: Option<u64>, deadline: Option<i64>, now: i64) -> Option<u64> {
+    let given_ms = given_ms?;
+    let left = deadline.map_or(given_ms, |deadline| {
+        u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)
+    });
+    Some(left.min(given_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_gives_no_more_time() {
+        for (now, expected) in [(1_000, 500), (1_400, 100), (1_500, 0), (9_000, 0), (0, 500)] {
+            assert_eq!(
+                left(Some(500), Some(1_500), now),
+                Some(expected),
+                "at {now}"
+            );
+        }
+        assert_eq!(left(None, None, 0), None);
+    }
+}
