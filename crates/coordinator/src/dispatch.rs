@@ -46,7 +46,7 @@ impl Coordinator {
             self.state().queue.expire(now)
         };
         for queued in expired {
-            self.finish(&queued.item, &End::Expired);
+            self.finish(&queued.item.entry, &End::Expired);
         }
     }
 
@@ -58,7 +58,7 @@ impl Coordinator {
         }
         let host = state.hosts.take_slot(Instant::now())?;
         match state.queue.pop(self.clock()) {
-            Some(queued) => Some((queued.item, host)),
+            Some(queued) => Some((queued.item.entry, host)),
             None => {
                 state.hosts.free_slot(&host);
                 None

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | [`Coordinator`] | holds the state, answers over the Bus |
 //! | `runs` | the life of a run: submit, read, send, cancel |
+//! | `room` | room in the queue, also for what is on its way there |
 //! | `list` | lists of runs, those in memory and those on record as one |
 //! | `dispatch` | gives runs to hosts and follows them |
 //! | `hosts` | which hosts there are |
@@ -32,6 +33,7 @@ mod list;
 mod metrics;
 mod recording;
 mod records;
+mod room;
 mod runs;
 mod sandboxes;
 mod service;

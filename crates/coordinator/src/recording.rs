@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_model::id::RunId;
-use firelane_store::db::{DbError, PageOf, Run as RunRecord, RunKey, RunState as Recorded, Swap};
+use firelane_store::db::{
+    DbError, OutputPart, PageOf, Run as RunRecord, RunKey, RunState as Recorded, Swap,
+};
 use firelane_store::live::MAX_PAGE_BYTES;
 use firelane_wire::bus::decode;
 use firelane_wire::event::{End, Event, LogPage, ReadLog};
@@ -15,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::entry::Entry;
 use crate::records::{self, Ended, Submission, Used, problem};
+use crate::room;
 use crate::service::Coordinator;
 
 /// How long a run can be looked at after its end.
@@ -104,28 +107,35 @@ impl Coordinator {
 
     /// A part of the log of a run that is over, from its record.
     pub(crate) async fn recorded_log(&self, id: RunId, read: ReadLog) -> Result<LogPage, Problem> {
-        let name = id.to_string();
-        let output = self.db.read(move |rx| rx.run_output(&name)).await;
-        let bytes = output.map_err(|error| problem(&error))?;
-        let bytes = bytes.ok_or_else(|| Problem::not_found("run", id))?;
-        let events: Vec<(u64, Event)> = decode(&bytes)?;
-        let mut page = LogPage {
-            end: true,
-            ..LogPage::default()
-        };
+        let mut page = LogPage::default();
         let room = usize::try_from(read.max_bytes).unwrap_or(usize::MAX);
         let mut room = room.min(MAX_PAGE_BYTES);
-        let news = |(number, _): &(u64, Event)| *number > read.after;
-        for (number, event) in events.into_iter().filter(news) {
-            let bytes = event.bytes();
-            if bytes > room && !page.events.is_empty() {
-                page.end = false;
-                break;
+        let mut after = read.after;
+        // Part by part: what the reader does not get is not read either.
+        while let Some(part) = self.recorded_part(id, after).await? {
+            let events: Vec<(u64, Event)> = decode(&part.events)?;
+            for (number, event) in events.into_iter().filter(|(number, _)| *number > after) {
+                let bytes = event.bytes();
+                if bytes > room && !page.events.is_empty() {
+                    return Ok(page);
+                }
+                room = room.saturating_sub(bytes);
+                page.events.push((number, event));
             }
-            room = room.saturating_sub(bytes);
-            page.events.push((number, event));
+            after = part.last;
         }
+        if after == 0 {
+            // Every log has an end: this run has none yet.
+            return Err(Problem::not_found("run", id));
+        }
+        page.end = true;
         Ok(page)
+    }
+
+    async fn recorded_part(&self, id: RunId, after: u64) -> Result<Option<OutputPart>, Problem> {
+        let name = id.to_string();
+        let part = self.db.read(move |rx| rx.run_output(&name, after)).await;
+        part.map_err(|error| problem(&error))
     }
 
     /// Puts back into the queue what was on disk when the service last ended. What had a host then is
@@ -155,10 +165,16 @@ impl Coordinator {
     fn revive_one(self: &Arc<Self>, run: &RunRecord) {
         let head = &run.head;
         let spec = run.spec.as_deref().unwrap_or_default();
-        let Some((id, caller, request)) = records::revived(&head.id, spec) else {
+        let Some((id, caller, mut request)) = records::revived(&head.id, spec) else {
             tracing::error!(run = head.id, "the record of a run cannot be read");
             return;
         };
+        request.deadline_ms = records::left(
+            request.deadline_ms,
+            head.deadline,
+            records::now().as_millisecond(),
+        );
+        let bytes = room::size(&request);
         let mut entry = Entry::new(id, caller, request, true, None);
         if let Ok(created) = Timestamp::from_millisecond(head.created) {
             entry.created = created;
@@ -172,7 +188,11 @@ impl Coordinator {
         let entry = Arc::new(entry);
         self.state().runs.insert(id, Arc::clone(&entry));
         let end = match head.state {
-            Recorded::Queued => self.enqueue(&entry).err(),
+            Recorded::Queued => {
+                // It was let in before, and stays.
+                let held = self.state().room.take(&entry.caller.tenant, bytes);
+                self.enqueue(&entry, held).err()
+            }
             _ => {
                 let problem = Problem::new(Code::Unavailable, "the service ended while it ran");
                 Some(problem.with_remedy("ask for it again"))

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use firelane_guest_proto::Lang;
 use firelane_model::id::RunId;
 use firelane_store::db::{
-    AuditEntry, Class, DbError, Finish, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, NewRun, RunEnd,
-    RunHead, RunState as Recorded, Swap, Usage, Writing, day_of,
+    AuditEntry, Class, DbError, Finish, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, NewRun,
+    OutputPart, RunEnd, RunHead, RunState as Recorded, Swap, Usage, Writing, day_of,
 };
 use firelane_wire::bus::{Caller, encode};
 use firelane_wire::event::{End, Event, ReadLog};
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
 
+/// Bytes of events that are kept as one part, about: who reads a page reads over one or two of them.
+pub(crate) const PART_BYTES: u64 = 256 << 10;
 /// Who did it, in the audit, if it was no key: the owner of the local socket.
 const OWNER: &str = "local";
 
@@ -146,7 +148,12 @@ impl Used {
         let us = |ms: f64| (ms * 1e3) as u64;
         let (cpu_us, wall_us) = match end {
             End::Done { ending, .. } => (us(ending.usage.cpu_ms), us(ending.usage.wall_ms)),
-            _ => (0, 0),
+            // What it used of processors was not measured; the time that it had them is known.
+            _ => {
+                let started = entry.now().started_at;
+                let wall_us = started.map_or(0, |at| at.elapsed().as_micros());
+                (0, u64::try_from(wall_us).unwrap_or(u64::MAX))
+            }
         };
         Used {
             day: today(),
@@ -174,7 +181,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    pub(crate) fn of(entry: &Entry, end: &End, output: Vec<u8>, used: Used) -> Ended {
+    pub(crate) fn of(entry: &Entry, end: &End, output: Vec<OutputPart>, used: Used) -> Ended {
         let submission = (!entry.durable).then(|| Submission::of(entry));
         let key = entry.caller.key;
         let now = entry.now();
@@ -192,7 +199,7 @@ impl Ended {
                 attempt: now.attempt,
                 state,
                 outcome: now.problem.as_ref().map(outcome),
-                output: Some(output),
+                output,
                 finished: now.finished.map_or(0, Timestamp::as_millisecond),
             },
             tenant: entry.caller.tenant.clone(),
@@ -230,31 +237,40 @@ fn outcome(problem: &Problem) -> String {
 }
 
 /// Everything that a log still has, as the record keeps it.
-pub(crate) async fn whole_log(entry: &Entry) -> Vec<u8> {
-    let mut events: Vec<(u64, Event)> = Vec::new();
+pub(crate) async fn whole_log(entry: &Entry) -> Vec<OutputPart> {
+    let mut parts = Vec::new();
+    let mut bytes = 0;
     let mut after = 0;
     loop {
         let read = ReadLog {
             after,
-            max_bytes: u64::MAX,
+            max_bytes: PART_BYTES,
             wait_ms: 0,
             whole: false,
         };
         let page = entry.log.read(read).await;
         after = page.events.last().map_or(after, |(number, _)| *number);
-        events.extend(page.events);
+        let part = part(&page.events);
+        bytes += part.events.len();
+        parts.push(part);
         if page.end {
-            break;
+            if bytes <= MAX_RUN_OUTPUT_BYTES {
+                return parts;
+            }
+            tracing::error!(run = %entry.id, bytes, "of a run's log only the end is kept");
+            let end = page.events.len().saturating_sub(1);
+            return vec![self::part(&page.events[end..])];
         }
     }
-    // Bytes, numbers and strings: this cannot fail.
-    let bytes = encode(&events).unwrap_or_default();
-    if bytes.len() <= MAX_RUN_OUTPUT_BYTES {
-        return bytes;
+}
+
+/// Events in order, at least one, as the record keeps them.
+fn part(events: &[(u64, Event)]) -> OutputPart {
+    OutputPart {
+        last: events.last().map_or(0, |(number, _)| *number),
+        // Bytes, numbers and strings: this cannot fail.
+        events: encode(&events).unwrap_or_default(),
     }
-    tracing::error!(run = %entry.id, bytes = bytes.len(), "of a run's log only the end is kept");
-    let end = events.split_off(events.len().saturating_sub(1));
-    encode(&end).unwrap_or_default()
 }
 
 /// A record that cannot be read is damaged, or of another version.
@@ -311,4 +327,31 @@ pub(crate) fn revived(id: &str, spec: &str) -> Option<(RunId, Caller, RunRequest
     let id = id.parse().ok()?;
     let (caller, request) = serde_json::from_str(spec).ok()?;
     Some((id, caller, request))
+}
+
+/// What is left of a deadline that was given in milliseconds and kept as a time; no more than was given,
+/// should the clock have gone back.
+pub(crate) fn left(given_ms: Option<u64>, deadline: Option<i64>, now: i64) -> Option<u64> {
+    let given_ms = given_ms?;
+    let left = deadline.map_or(given_ms, |deadline| {
+        u64::try_from(deadline.saturating_sub(now)).unwrap_or(0)
+    });
+    Some(left.min(given_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_gives_no_more_time() {
+        for (now, expected) in [(1_000, 500), (1_400, 100), (1_500, 0), (9_000, 0), (0, 500)] {
+            assert_eq!(
+                left(Some(500), Some(1_500), now),
+                Some(expected),
+                "at {now}"
+            );
+        }
+        assert_eq!(left(None, None, 0), None);
+    }
 }

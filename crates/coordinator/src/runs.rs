@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use firelane_model::concurrency::Pass;
 use firelane_model::id::{KeyId, RunId};
-use firelane_model::queue::{self, Entry as Queued, Refused};
+use firelane_model::queue::{self, Entry as Queued};
 use firelane_store::db::RunKey;
 use firelane_wire::bus::{
     Caller, CancelRun, FeedRun, GetRun, ReadRun, SendRun, StopRun, SubmitRun, Submitted,
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::entry::Entry;
 use crate::metrics::Steps;
 use crate::records;
+use crate::room::{self, Full, Held, Waiting};
 use crate::service::{Coordinator, State};
 
 impl Coordinator {
@@ -32,35 +33,38 @@ impl Coordinator {
             idempotency_key,
         } = call;
         request.check()?;
+        let fingerprint = idempotency_key.map(|key| (key, fingerprint(&request)));
+        // Before any limit: who only asks again takes nothing.
+        if let Some(known) = self.known(&caller, fingerprint.as_ref()).await? {
+            return Ok(known);
+        }
         if self.stop.is_cancelled() {
             return Err(going_down());
         }
         let id = RunId::from_bits(Uuid::now_v7().as_u128());
-        let fingerprint = idempotency_key.map(|key| (key, fingerprint(&request)));
-        let entry = {
+        let (entry, held) = {
             let mut state = self.state();
             state.keys.admit(&caller)?;
-            self.entry(&mut state, id, caller, request, durable)?
+            let held = state.room_for(&caller.tenant, room::size(&request));
+            let held = held.map_err(|full| self.refused(&state, &full))?;
+            let entry = self.entry(&mut state, id, caller, request, durable)?;
+            (entry, held)
         };
         if durable {
             // Whoever learns its id from the record finds it here.
             self.state().runs.insert(id, Arc::clone(&entry));
-            let known = match self.keep(&entry, fingerprint).await {
-                Ok(RunKey::New) => None,
-                Ok(RunKey::Same(id)) => Some(replayed(&id)),
-                Ok(RunKey::Other) => {
-                    let cause = "the idempotency key was used for another request";
-                    Some(Err(Problem::new(Code::KeyReused, cause)))
-                }
-                Err(error) => Some(Err(records::problem(&error))),
-            };
-            if let Some(answer) = known {
+            let kept = self.keep(&entry, fingerprint).await;
+            let kept = kept.map_err(|error| records::problem(&error));
+            let known = kept.and_then(meaning);
+            if !matches!(known, Ok(None)) {
                 self.state().runs.remove(&id);
                 self.give_back(&entry);
-                return answer;
+            }
+            if let Some(known) = known? {
+                return Ok(known);
             }
         }
-        let place = match self.enqueue(&entry) {
+        let place = match self.enqueue(&entry, held) {
             Ok(place) => place,
             Err(problem) => {
                 if durable {
@@ -75,6 +79,22 @@ impl Coordinator {
             place,
             replayed: false,
         })
+    }
+
+    /// The run that an idempotency key means already, for the same request.
+    async fn known(
+        &self,
+        caller: &Caller,
+        key: Option<&(String, [u8; 32])>,
+    ) -> Result<Option<Submitted>, Problem> {
+        let Some((key, fingerprint)) = key.cloned() else {
+            return Ok(None);
+        };
+        let tenant = caller.tenant.clone();
+        let known = self
+            .db
+            .read(move |rx| rx.run_key(&tenant, &key, &fingerprint));
+        meaning(known.await.map_err(|error| records::problem(&error))?)
     }
 
     /// Ends what waits and would be forgotten with this process.
@@ -110,14 +130,15 @@ impl Coordinator {
         Ok(Arc::new(Entry::new(id, caller, request, durable, pass)))
     }
 
-    pub(crate) fn enqueue(&self, entry: &Arc<Entry>) -> Result<Place, Problem> {
+    /// Puts a run into the queue, where there is room for it.
+    pub(crate) fn enqueue(&self, entry: &Arc<Entry>, held: Held) -> Result<Place, Problem> {
         let (deadline_ms, priority) = {
             let now = entry.now();
             let request = now.request.as_ref();
             let deadline_ms = request.and_then(|request| request.deadline_ms);
             (deadline_ms, request.map_or(0, |request| request.priority))
         };
-        let queued = Queued {
+        let mut queued = Queued {
             id: entry.id,
             tenant: entry.caller.tenant.clone(),
             weight: entry.caller.weight.try_into().unwrap_or(NonZeroU32::MIN),
@@ -125,9 +146,14 @@ impl Coordinator {
             priority: priority.cast_unsigned() ^ 0x80,
             cost: NonZeroU32::MIN,
             deadline: deadline_ms.map(|ms| self.clock() + Duration::from_millis(ms)),
-            item: Arc::clone(entry),
+            item: Waiting {
+                entry: Arc::clone(entry),
+                held,
+            },
         };
         let mut state = self.state();
+        // From here on the queue counts it, or nobody does.
+        queued.item.held.arrive();
         match state.queue.push(queued) {
             Ok(queue::Place { ahead }) => {
                 state.runs.insert(entry.id, Arc::clone(entry));
@@ -137,7 +163,7 @@ impl Coordinator {
                 Ok(place)
             }
             Err(refused) => {
-                let problem = self.refused(&state, &refused);
+                let problem = self.refused(&state, &refused.into());
                 drop(state);
                 self.give_back(entry);
                 Err(problem)
@@ -145,13 +171,12 @@ impl Coordinator {
         }
     }
 
-    fn refused(&self, state: &State, refused: &Refused) -> Problem {
-        let waiting = state.queue.len();
-        let eta = self.eta(state, waiting);
-        let cause = format!(
-            "{refused}; about {} ms until one is served",
-            eta.as_millis()
-        );
+    fn refused(&self, state: &State, full: &Full) -> Problem {
+        let eta = self.eta(state, state.queue.len());
+        let cause = match eta {
+            Duration::MAX => format!("{full}; no host serves any now"),
+            eta => format!("{full}; about {} ms until one is served", eta.as_millis()),
+        };
         Problem::new(Code::QueueFull, cause).retry_after(state.service.mean())
     }
 
@@ -250,9 +275,11 @@ impl Coordinator {
             now.state = Entry::state_of(end);
             now.finished = Some(records::now());
             now.request = None;
-            if let End::Failed(problem) = end {
-                now.problem = Some(problem.clone());
-            }
+            now.problem = match end {
+                End::Failed(problem) => Some(problem.clone()),
+                End::Expired => Some(expired()),
+                End::Done { .. } | End::Cancelled => None,
+            };
             (now.pass.take(), now.started_at, now.host.take())
         };
         {
@@ -290,6 +317,18 @@ impl State {
     }
 }
 
+/// What an idempotency key means: a run, none yet, or another request.
+fn meaning(key: RunKey) -> Result<Option<Submitted>, Problem> {
+    match key {
+        RunKey::New => Ok(None),
+        RunKey::Same(id) => replayed(&id).map(Some),
+        RunKey::Other => {
+            let cause = "the idempotency key was used for another request";
+            Err(Problem::new(Code::KeyReused, cause))
+        }
+    }
+}
+
 fn replayed(id: &str) -> Result<Submitted, Problem> {
     let id = id.parse();
     let id = id.map_err(|_| Problem::new(Code::Internal, "a record has no id of a run"))?;
@@ -308,6 +347,12 @@ fn fingerprint(request: &RunRequest) -> [u8; 32] {
     // The fields of a request are always written in the same order.
     let json = serde_json::to_vec(request).unwrap_or_default();
     blake3::hash(&json).into()
+}
+
+/// What a run that was not started in time says to who waits for it.
+fn expired() -> Problem {
+    let cause = "the run was not started before its deadline";
+    Problem::new(Code::DeadlinePassed, cause).with_remedy("give it more time in deadline_ms")
 }
 
 pub(crate) fn going_down() -> Problem {

@@ -28,6 +28,7 @@ use crate::entry::Entry;
 use crate::hosts::Hosts;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::room::{Room, Waiting};
 use crate::sandboxes::Sandboxes;
 
 /// First guess of how long a run takes.
@@ -57,7 +58,8 @@ pub enum ServeError {
 
 /// Everything that changes, behind one lock that is never held while waiting.
 pub(crate) struct State {
-    pub(crate) queue: FairQueue<RunId, String, Arc<Entry>>,
+    pub(crate) queue: FairQueue<RunId, String, Waiting>,
+    pub(crate) room: Room,
     pub(crate) runs: HashMap<RunId, Arc<Entry>>,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) hosts: Hosts,
@@ -101,6 +103,7 @@ impl Coordinator {
             metrics: Metrics::new(),
             state: Mutex::new(State {
                 queue: FairQueue::new(limits),
+                room: Room::default(),
                 runs: HashMap::new(),
                 sandboxes: Sandboxes::default(),
                 hosts: Hosts::default(),

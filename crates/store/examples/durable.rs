@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use firelane_store::db::{Db, Finish, NewRun, RunEnd};
+use firelane_store::db::{Db, Finish, NewRun, OutputPart, RunEnd};
 use tokio::task::JoinSet;
 
 const FOR: Duration = Duration::from_secs(4);
@@ -99,7 +99,10 @@ async fn outputs(db: &Db) -> anyhow::Result<()> {
             attempt: 0,
             state: RunEnd::Done,
             outcome: None,
-            output: Some(vec![7; OUTPUT_BYTES]),
+            output: vec![OutputPart {
+                last: 1,
+                events: vec![7; OUTPUT_BYTES],
+            }],
             finished: 1,
         };
         db.write(move |tx| {

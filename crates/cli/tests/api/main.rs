@@ -2,8 +2,17 @@
 
 mod batch;
 mod browser;
+mod child;
+mod clock;
 mod dashboard;
+mod disk;
+mod flood;
 mod fuzz;
+mod host;
+mod keys;
+mod limits;
 mod log;
 mod metrics;
+mod restart;
 mod service;
+mod sockets;

@@ -1,43 +1,60 @@
 //! Gateway and coordinator in this process, and a host that only says that it ran something.
-//!
-//! The code of a run tells the host what to do with it:
-//!
-//! | code | the host |
-//! | --- | --- |
-//! | `hold` | keeps it until it is told to let go, or the run is stopped |
-//! | `break` | says that it could not run it |
-//! | `stream` | says that it wrote `first` to stdout; then `last` to stderr, once it may let go |
-//! | other | says that it wrote its own code to stdout |
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
 use firelane_coordinator::{Config, Coordinator};
 use firelane_gateway::Gateway;
-use firelane_model::sandbox::Reason;
+use firelane_gateway::listen::{self, Listener};
+use firelane_model::id::KeyId;
 use firelane_store::bus::{Bus, Calls, LocalBus, Server};
 use firelane_store::db::Db;
 use firelane_wire::bus::{
-    Caller, ChangeSandbox, CreateSandbox, FollowRun, LookSandbox, MakeKey, MakeSandbox, ReportHost,
-    SandboxChange, SandboxOrder, SandboxSeen, StartRun, StopRun, TellSandbox,
+    Caller, ChangeSandbox, CreateSandbox, MakeKey, ReportHost, RevokeKey, SandboxChange,
 };
-use firelane_wire::content::Content;
-use firelane_wire::event::{End, Event, LogPage};
 use firelane_wire::host::{Host, Pool};
-use firelane_wire::key::{KeyLimits, NewKey, Scope};
-use firelane_wire::problem::{Code, Problem};
-use firelane_wire::run::{Ending, Origin, Ran};
+use firelane_wire::key::{KeyLimits, KeyMade, NewKey, Scope};
 use firelane_wire::sandbox::{Sandbox, SandboxState};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-const HOST: &str = "fake";
+use crate::host::{Begun, HOST, host};
+
+/// How the service is to be.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// Runs that its only host runs at once.
+    pub(crate) slots: u32,
+    pub(crate) queue: usize,
+    pub(crate) queue_per_tenant: usize,
+    /// Whether API keys are needed.
+    pub(crate) keys: bool,
+    /// Who needs none over the Unix socket; root never does.
+    pub(crate) owner: u32,
+    /// Where the database is; a folder of its own, if none is named.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            slots: 1,
+            queue: 100,
+            queue_per_tenant: 100,
+            keys: false,
+            owner: u32::MAX,
+            folder: None,
+        }
+    }
+}
 
 /// The service. Everything ends when it is dropped.
 pub(crate) struct Service {
@@ -45,6 +62,7 @@ pub(crate) struct Service {
     coordinator: Calls,
     /// Lets go of what is held.
     pub(crate) let_go: watch::Sender<bool>,
+    pub(crate) begun: Begun,
     _servers: [Server; 2],
     _files: TempDir,
 }
@@ -57,23 +75,35 @@ impl Service {
 
     /// The same, and whether API keys are needed.
     pub(crate) async fn start_with(slots: u32, queue: usize, keys: bool) -> Service {
-        let files = tempfile::tempdir().expect("there is room");
-        let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
-        let db = Db::open(&files.path().join("db"))
-            .await
-            .expect("a database");
-        let config = Config {
+        let setup = Setup {
+            slots,
             queue,
             queue_per_tenant: queue,
+            keys,
+            ..Setup::default()
+        };
+        Service::with(setup).await
+    }
+
+    /// A service that is set up so.
+    pub(crate) async fn with(setup: Setup) -> Service {
+        let files = tempfile::tempdir().expect("there is room");
+        let folder = setup.folder.as_deref().unwrap_or(files.path());
+        let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
+        let db = Db::open(&folder.join("db")).await.expect("a database");
+        let config = Config {
+            queue: setup.queue,
+            queue_per_tenant: setup.queue_per_tenant,
         };
         let coordinator = Coordinator::new(config, Arc::clone(&bus), db).await;
         let coordinator = coordinator.expect("a coordinator");
         let serving = coordinator.serve().await.expect("it serves");
         let (let_go, held) = watch::channel(false);
-        let host = host(Arc::clone(&bus), held).await;
+        let begun = Begun::default();
+        let host = host(Arc::clone(&bus), held, Arc::clone(&begun)).await;
         let config = firelane_gateway::Config {
-            keys,
-            owner: u32::MAX,
+            keys: setup.keys,
+            owner: setup.owner,
         };
         let calls = Calls::of(Arc::clone(&bus), "coordinator");
         let gateway = Gateway::new(config, bus, CancellationToken::new());
@@ -82,11 +112,30 @@ impl Service {
             gateway,
             coordinator: calls,
             let_go,
+            begun,
             _servers: [serving, host],
             _files: files,
         };
-        service.report(slots, Vec::new()).await;
+        service.report(setup.slots, Vec::new()).await;
         service
+    }
+
+    /// Answers on this socket too, while the test goes on.
+    pub(crate) fn listen(&self, listener: Listener) {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tokio::spawn(listen::serve(listener, self.gateway.router(), stop, tasks));
+    }
+
+    /// Waits until the host was given so many runs.
+    pub(crate) async fn until_begun(&self, count: usize) {
+        let begun = || self.begun.lock().expect("nobody panicked").len();
+        let waiting = async {
+            while begun() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        waited.unwrap_or_else(|_| panic!("{} of {count} runs have begun", begun()));
     }
 
     /// The host tells how it is. After ten seconds without a word it gets no work.
@@ -108,16 +157,51 @@ impl Service {
 
     /// Makes an API key that allows everything.
     pub(crate) async fn key(&self) -> String {
+        self.key_of("all", &[Scope::Admin]).await.token
+    }
+
+    /// Makes an API key of a tenant.
+    pub(crate) async fn key_of(&self, tenant: &str, scopes: &[Scope]) -> KeyMade {
         let key = NewKey {
-            name: "all".into(),
+            name: tenant.into(),
             tenant: None,
-            scopes: [Scope::Admin].into(),
+            scopes: scopes.iter().copied().collect(),
             weight: None,
             limits: KeyLimits::default(),
         };
         let actor = "test".into();
         let made = self.coordinator.ask(&MakeKey { actor, key }).await;
-        made.expect("it is made").token
+        made.expect("it is made")
+    }
+
+    /// Ends an API key.
+    pub(crate) async fn revoke(&self, id: KeyId) {
+        let actor = "test".into();
+        let revoked = self.coordinator.ask(&RevokeKey { actor, id }).await;
+        revoked.expect("it is revoked");
+    }
+
+    /// Asks with an API key; JSON is posted, and nothing is asked for by GET.
+    pub(crate) async fn with_key(
+        &self,
+        token: Option<&str>,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, HeaderMap, Value) {
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        let request = request
+            .header("content-type", "application/json")
+            .header("prefer", "respond-async")
+            .body(Body::from(body));
+        let answer = self.ask(request.expect("it is a request")).await;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let value = serde_json::from_str(&text(answer).await);
+        (status, headers, value.expect("it is JSON"))
     }
 
     /// Makes a sandbox, as the gateway asks for it.
@@ -177,137 +261,5 @@ fn owner() -> Caller {
         weight: 1,
         concurrency: None,
         cpu_us_per_day: None,
-    }
-}
-
-type Given = Arc<Mutex<HashMap<String, (String, CancellationToken)>>>;
-
-async fn host(bus: Arc<dyn Bus>, held: watch::Receiver<bool>) -> Server {
-    let given = Given::default();
-    let mut server = Server::new(bus, &format!("agent.{HOST}"));
-    let all = Arc::clone(&given);
-    let start = move |call: StartRun| {
-        let code = match call.request.code {
-            Content::Text(code) => code,
-            _ => String::new(),
-        };
-        let mut all = all.lock().expect("nobody panicked");
-        all.insert(call.id.to_string(), (code, CancellationToken::new()));
-        std::future::ready(Ok(()))
-    };
-    server.on(start).await.expect("it is served");
-    let all = Arc::clone(&given);
-    let stop = move |call: StopRun| {
-        let all = all.lock().expect("nobody panicked");
-        all[&call.id.to_string()].1.cancel();
-        std::future::ready(Ok(()))
-    };
-    server.on(stop).await.expect("it is served");
-    let follow = move |call: FollowRun| {
-        let found = given.lock().expect("nobody panicked")[&call.id.to_string()].clone();
-        let mut held = held.clone();
-        async move {
-            let (code, stopped) = found;
-            if code == "hold" {
-                tokio::select! {
-                    _ = held.wait_for(|let_go| *let_go) => {}
-                    () = stopped.cancelled() => return Ok(page(vec![ended(End::Cancelled)])),
-                }
-            }
-            if code == "stream" {
-                if call.read.after == 0 {
-                    return Ok(begun());
-                }
-                let _ = held.wait_for(|let_go| *let_go).await;
-                return Ok(rest(call.read.after));
-            }
-            Ok(ran(code))
-        }
-    };
-    server.on(follow).await.expect("it is served");
-    sandboxes(&mut server).await;
-    server
-}
-
-/// Sandboxes that are whatever they are told to be, and never change by themselves.
-async fn sandboxes(server: &mut Server) {
-    let make = |_: MakeSandbox| std::future::ready(Ok(seen(1, SandboxState::Running)));
-    server.on(make).await.expect("it is served");
-    let tell = |call: TellSandbox| {
-        let state = match call.order {
-            SandboxOrder::Destroy => SandboxState::Destroyed,
-            SandboxOrder::Pause => SandboxState::Paused,
-            _ => SandboxState::Running,
-        };
-        std::future::ready(Ok(seen(2, state)))
-    };
-    server.on(tell).await.expect("it is served");
-    let look = |_: LookSandbox| std::future::pending();
-    server.on(look).await.expect("it is served");
-}
-
-fn seen(revision: u64, state: SandboxState) -> SandboxSeen {
-    SandboxSeen {
-        state,
-        reason: (state == SandboxState::Destroyed).then_some(Reason::Asked),
-        revision,
-        cpu_us: 0,
-    }
-}
-
-/// What `stream` says at first.
-fn begun() -> LogPage {
-    let (host, origin) = (HOST.into(), Origin::Pool);
-    let events = vec![
-        Event::Started { host, origin },
-        Event::Stdout(b"first\n".into()),
-    ];
-    LogPage {
-        end: false,
-        ..page(events)
-    }
-}
-
-/// What it says after that.
-fn rest(after: u64) -> LogPage {
-    let mut page = ran(String::new());
-    let end = page.events.pop().map(|(_, end)| end);
-    let events = [Event::Stderr(b"last\n".into())].into_iter().chain(end);
-    page.events = (after + 1..).zip(events).collect();
-    page
-}
-
-fn ran(code: String) -> LogPage {
-    if code == "break" {
-        let problem = Problem::new(Code::Internal, "the host broke");
-        return page(vec![ended(End::Failed(problem))]);
-    }
-    let origin = Origin::Pool;
-    let phases_ms = [("renewed", 5.0), ("result", 30.0)];
-    let ran = Ran {
-        host: HOST.into(),
-        origin,
-        phases_ms: phases_ms.map(|(name, at)| (name.into(), at)).into(),
-        ..Ran::default()
-    };
-    let ending = Ending {
-        exit_code: 3,
-        ..Ending::default()
-    };
-    let host = HOST.into();
-    let started = Event::Started { host, origin };
-    let stdout = Event::Stdout(code.into_bytes());
-    page(vec![started, stdout, ended(End::Done { ending, ran })])
-}
-
-fn ended(end: End) -> Event {
-    Event::Ended(Box::new(end))
-}
-
-fn page(events: Vec<Event>) -> LogPage {
-    LogPage {
-        events: (1..).zip(events).collect(),
-        gap: None,
-        end: true,
     }
 }

@@ -204,12 +204,23 @@ impl<I: Copy + Ord, K: Clone + Ord, T> FairQueue<I, K, T> {
         Some(before.count + others.sum::<usize>())
     }
 
-    fn check(&self, entry: &Entry<I, K, T>) -> Result<(), Refused> {
+    /// Whether one more of this tenant would be let in, with so many in all and of the tenant that are
+    /// on their way and are not here yet.
+    pub fn room(&self, tenant: &K, coming: usize, coming_of_tenant: usize) -> Result<(), Refused> {
         let Limits {
-            total,
-            per_tenant,
-            cost,
+            total, per_tenant, ..
         } = self.limits;
+        if self.tenant_len(tenant) + coming_of_tenant >= per_tenant {
+            Err(Refused::TenantFull { limit: per_tenant })
+        } else if self.entries.len() + self.overdue.len() + coming >= total {
+            Err(Refused::QueueFull { limit: total })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check(&self, entry: &Entry<I, K, T>) -> Result<(), Refused> {
+        let cost = self.limits.cost;
         if self.entries.contains_key(&entry.id) {
             Err(Refused::AlreadyQueued)
         } else if entry.cost > cost {
@@ -217,12 +228,8 @@ impl<I: Copy + Ord, K: Clone + Ord, T> FairQueue<I, K, T> {
                 cost: entry.cost,
                 limit: cost,
             })
-        } else if self.tenant_len(&entry.tenant) >= per_tenant {
-            Err(Refused::TenantFull { limit: per_tenant })
-        } else if self.entries.len() + self.overdue.len() >= total {
-            Err(Refused::QueueFull { limit: total })
         } else {
-            Ok(())
+            self.room(&entry.tenant, 0, 0)
         }
     }
 

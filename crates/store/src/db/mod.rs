@@ -48,8 +48,8 @@ pub use keys::Key;
 pub use page::{Cursor, MAX_PAGE, Page, PageOf};
 pub use refusal::OpenError;
 pub use runs::{
-    Finish, MAX_ABOUT_BYTES, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, NewRun, Run, RunEnd, RunHead,
-    RunKey, RunState, Swap,
+    Finish, MAX_ABOUT_BYTES, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, NewRun, OutputPart, Run,
+    RunEnd, RunHead, RunKey, RunState, Swap,
 };
 pub use sandboxes::{Labels, MAX_LABELS, Sandbox, SandboxChange, SandboxUpdate};
 pub use snapshots::Snapshot;

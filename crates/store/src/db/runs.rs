@@ -85,6 +85,15 @@ pub struct Run {
     pub spec: Option<String>,
 }
 
+/// A part of the events of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputPart {
+    /// Number of its last event; grows from part to part.
+    pub last: u64,
+    /// Its events, opaque.
+    pub events: Vec<u8>,
+}
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Finish {
@@ -96,8 +105,8 @@ pub struct Finish {
     pub state: RunEnd,
     /// How it ended, JSON of at most [`MAX_OUTCOME_BYTES`].
     pub outcome: Option<String>,
-    /// Its events, opaque, at most [`MAX_RUN_OUTPUT_BYTES`].
-    pub output: Option<Vec<u8>>,
+    /// Its events in parts, in order; all of them at most [`MAX_RUN_OUTPUT_BYTES`].
+    pub output: Vec<OutputPart>,
     /// When.
     pub finished: i64,
 }
@@ -142,10 +151,17 @@ impl Reading<'_> {
         })
     }
 
-    /// The output of a run that ended with one.
-    pub fn run_output(&self, id: &str) -> Result<Option<Vec<u8>>, DbError> {
-        let sql = "SELECT output FROM run_outputs JOIN runs ON run = seq WHERE id = ?1";
-        self.one(sql, [id], |row| row.get(0))
+    /// The part of a run's output that has the event after this number; 0 for the first one. None, if
+    /// there is no later event. The other parts are not read.
+    pub fn run_output(&self, id: &str, after: u64) -> Result<Option<OutputPart>, DbError> {
+        let sql = "SELECT last, events FROM run_outputs JOIN runs ON run = seq
+                   WHERE id = ?1 AND last > ?2 ORDER BY last LIMIT 1";
+        self.one(sql, params![id, after], |row| {
+            Ok(OutputPart {
+                last: row.get(0)?,
+                events: row.get(1)?,
+            })
+        })
     }
 
     /// Runs of a tenant, newest first; all, or those in one state; from the first, or those that come
@@ -254,11 +270,14 @@ impl Writing<'_> {
                 finish.finished
             ],
         )?;
-        if let (1, Some(output)) = (changed, &finish.output) {
-            check::size("the output of a run", output.len(), MAX_RUN_OUTPUT_BYTES)?;
-            let sql =
-                "INSERT INTO run_outputs (run, output) SELECT seq, ?2 FROM runs WHERE id = ?1";
-            self.execute(sql, params![finish.id, output])?;
+        if changed == 1 {
+            let bytes = finish.output.iter().map(|part| part.events.len()).sum();
+            check::size("the output of a run", bytes, MAX_RUN_OUTPUT_BYTES)?;
+            let sql = "INSERT INTO run_outputs (run, last, events)
+                       SELECT seq, ?2, ?3 FROM runs WHERE id = ?1";
+            for part in &finish.output {
+                self.execute(sql, params![finish.id, part.last, part.events])?;
+            }
         }
         self.swap(changed, &finish.id)
     }

@@ -16,7 +16,7 @@ use super::error::DbError;
 use super::page::{Page, PageOf};
 
 /// Most labels of a sandbox, and of a filter.
-pub const MAX_LABELS: usize = 16;
+pub const MAX_LABELS: usize = 32;
 
 /// Names and values that a user gave.
 pub type Labels = BTreeMap<String, String>;

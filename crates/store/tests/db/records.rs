@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use firelane_store::db::{Db, Finish, Key, NewRun, RunEnd};
+use firelane_store::db::{Db, Finish, Key, NewRun, OutputPart, RunEnd};
 use tempfile::TempDir;
 
 pub(crate) struct Fixture {
@@ -49,9 +49,14 @@ pub(crate) fn finish(id: &str, attempt: u32, state: RunEnd) -> Finish {
         attempt,
         state,
         outcome: Some(r#"{"exit_code":0}"#.to_owned()),
-        output: Some(b"\0events\xff".to_vec()),
+        output: vec![part(3, b"\0events\xff"), part(5, b"more")],
         finished: 3_000,
     }
+}
+
+pub(crate) fn part(last: u64, events: &[u8]) -> OutputPart {
+    let events = events.to_owned();
+    OutputPart { last, events }
 }
 
 pub(crate) fn key(id: &str, tenant: &str) -> Key {

@@ -4,7 +4,7 @@ use firelane_store::db::{
     DbError, MAX_OUTCOME_BYTES, MAX_RUN_OUTPUT_BYTES, PageOf, RunEnd, RunState, Swap,
 };
 
-use crate::records::{Fixture, finish, run};
+use crate::records::{Fixture, finish, part, run};
 
 #[tokio::test]
 async fn a_run_goes_from_queued_to_done() {
@@ -22,7 +22,12 @@ async fn a_run_goes_from_queued_to_done() {
     fixture.reopen().await;
     let (found, output) = fixture
         .db
-        .read(|rx| Ok((rx.run("r1")?, rx.run_output("r1")?)))
+        .read(|rx| {
+            Ok((
+                rx.run("r1")?,
+                [0, 2, 3, 4, 5].map(|after| rx.run_output("r1", after)),
+            ))
+        })
         .await
         .unwrap();
     let (new, found) = (run("r1"), found.unwrap());
@@ -42,7 +47,9 @@ async fn a_run_goes_from_queued_to_done() {
     );
     assert_eq!(found.spec, None);
     assert_eq!(head.outcome.as_deref(), Some(r#"{"exit_code":0}"#));
-    assert_eq!(output.unwrap(), b"\0events\xff");
+    let output = output.map(|part| part.unwrap().map(|part| part.events));
+    let (first, second) = (Some(b"\0events\xff".to_vec()), Some(b"more".to_vec()));
+    assert_eq!(output, [first.clone(), first, second.clone(), second, None]);
 }
 
 #[tokio::test]
@@ -91,7 +98,7 @@ async fn a_late_word_of_an_earlier_attempt_changes_nothing() {
     let (state, attempt) = (RunState::Running, 2);
     assert_eq!(late, Swap::Refused { state, attempt });
     assert_eq!(
-        fixture.db.read(|rx| rx.run_output("r1")).await.unwrap(),
+        fixture.db.read(|rx| rx.run_output("r1", 0)).await.unwrap(),
         None
     );
 }
@@ -256,7 +263,7 @@ async fn old_runs_are_pruned_with_their_output_a_few_at_a_time() {
     let outputs: i64 = file
         .query_row("SELECT count(*) FROM run_outputs", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(outputs, 1);
+    assert_eq!(outputs, 2, "the parts of one run");
 }
 
 #[tokio::test]
@@ -270,7 +277,8 @@ async fn an_end_that_is_too_large_changes_nothing() {
     let mut outcome = finish("r1", 0, RunEnd::Done);
     outcome.outcome = Some("x".repeat(MAX_OUTCOME_BYTES + 1));
     let mut output = finish("r1", 0, RunEnd::Done);
-    output.output = Some(vec![0; MAX_RUN_OUTPUT_BYTES + 1]);
+    let half = vec![0; MAX_RUN_OUTPUT_BYTES / 2 + 1];
+    output.output = vec![part(1, &half), part(2, &half)];
     for end in [outcome, output] {
         let error = fixture.db.write(move |tx| tx.finish_run(&end)).await;
         assert!(matches!(error, Err(DbError::TooLarge { .. })), "{error:?}");

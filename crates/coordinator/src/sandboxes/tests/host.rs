@@ -22,6 +22,8 @@ pub(super) struct Has {
     pub(super) snapshots: BTreeMap<SnapshotId, SnapshotHere>,
     /// The answer to whoever wants something made, changed or removed.
     pub(super) refuses: Option<Problem>,
+    /// What it makes it does not tell of.
+    pub(super) loses_answers: bool,
     /// Of the forks asked for at once, this one fails.
     pub(super) failing_fork: Option<usize>,
     /// Templates of what was made.
@@ -94,6 +96,11 @@ impl Host {
         self.has().change(id, |seen| seen.cpu_us = cpu_us);
     }
 
+    /// Where a sandbox is, as it sees it.
+    pub(super) fn state(&self, id: SandboxId) -> SandboxState {
+        self.has().sandboxes[&id].borrow().state
+    }
+
     /// Its service is another one, that knows nothing.
     pub(super) fn forget(&self) {
         self.has().sandboxes.clear();
@@ -164,7 +171,11 @@ impl Has {
     fn make(&mut self, call: MakeSandbox) -> Result<SandboxSeen, Problem> {
         self.willing()?;
         self.made.push(call.request.template);
-        Ok(self.add(call.sandbox.id))
+        let seen = self.add(call.sandbox.id);
+        match self.loses_answers {
+            true => Err(Problem::new(Code::Unavailable, "no answer in time")),
+            false => Ok(seen),
+        }
     }
 
     fn add(&mut self, id: SandboxId) -> SandboxSeen {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use firelane_model::sandbox::Reason;
-use firelane_wire::bus::{LookUsage, SandboxChange, SandboxSeen};
+use firelane_wire::bus::{LookUsage, SandboxChange, SandboxSeen, SubmitRun};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::sandbox::{IdleThen, SandboxPatch, SandboxState};
 use firelane_wire::usage::UsageQuery;
@@ -167,6 +167,15 @@ async fn what_a_host_refuses_to_make_is_gone_and_counts_no_more() {
     let made = service.create(&one, "{}").await.unwrap();
     let over = service.create(&one, "{}").await.unwrap_err();
     assert_eq!(over.code, Code::RateLimited);
+    // Runs and sandboxes of a key count together.
+    let run = SubmitRun {
+        caller: one.clone(),
+        request: serde_json::from_str(r#"{"lang":"python","code":"1"}"#).unwrap(),
+        durable: false,
+        idempotency_key: None,
+    };
+    let over = Arc::clone(&service.coordinator).submit(run).await;
+    assert_eq!(over.unwrap_err().code, Code::RateLimited);
     service
         .change(&one, made.id, SandboxChange::Destroy)
         .await
@@ -242,4 +251,16 @@ async fn nothing_is_made_without_a_host_or_on_the_way_down() {
     let refused = service.create(&of("t"), "{}").await.unwrap_err();
     assert_eq!(refused.code, Code::Unavailable);
     assert!(service.list("t", &[], true).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_may_have_been_made_all_the_same_is_destroyed() {
+    let service = Service::start().await;
+    service.host.has().loses_answers = true;
+    let lost = service.create(&of("t"), "{}").await.unwrap_err();
+    assert_eq!(lost.code, Code::Unavailable);
+    let id = service.list("t", &[], true).await[0];
+    let failed = service.get("t", id).await.unwrap();
+    assert_eq!(failed.reason, Some(Reason::Failed));
+    eventually(async || (service.host.state(id) == SandboxState::Destroyed).then_some(())).await;
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use crate::db::access::Writing;
+use crate::db::access::{Reading, Writing};
 use crate::db::error::DbError;
 use crate::db::{MAX_IDEMPOTENCY_KEY_BYTES, check};
 
@@ -15,6 +15,26 @@ pub enum RunKey {
     Same(String),
     /// A run that was asked for by another request.
     Other,
+}
+
+impl Reading<'_> {
+    /// What the key means for a request with this fingerprint; [`RunKey::New`] if nobody has it.
+    pub fn run_key(
+        &self,
+        tenant: &str,
+        key: &str,
+        fingerprint: &[u8; 32],
+    ) -> Result<RunKey, DbError> {
+        let sql = "SELECT fingerprint, run FROM run_keys WHERE tenant = ?1 AND key = ?2";
+        let found = self.one(sql, [tenant, key], |row| {
+            Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?))
+        })?;
+        Ok(match found {
+            Some((known, run)) if known == *fingerprint => RunKey::Same(run),
+            Some(_) => RunKey::Other,
+            None => RunKey::New,
+        })
+    }
 }
 
 impl Writing<'_> {
@@ -31,20 +51,13 @@ impl Writing<'_> {
         check::tenant(tenant)?;
         check::id("run", run)?;
         check::size("an idempotency key", key.len(), MAX_IDEMPOTENCY_KEY_BYTES)?;
-        let sql = "SELECT fingerprint, run FROM run_keys WHERE tenant = ?1 AND key = ?2";
-        let found = self.one(sql, [tenant, key], |row| {
-            Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?))
-        })?;
-        match found {
-            Some((known, run)) if known == *fingerprint => Ok(RunKey::Same(run)),
-            Some(_) => Ok(RunKey::Other),
-            None => {
-                let sql = "INSERT INTO run_keys (tenant, key, fingerprint, run, created)
-                           VALUES (?1, ?2, ?3, ?4, ?5)";
-                self.execute(sql, params![tenant, key, fingerprint, run, now])?;
-                Ok(RunKey::New)
-            }
+        let known = self.run_key(tenant, key, fingerprint)?;
+        if known == RunKey::New {
+            let sql = "INSERT INTO run_keys (tenant, key, fingerprint, run, created)
+                       VALUES (?1, ?2, ?3, ?4, ?5)";
+            self.execute(sql, params![tenant, key, fingerprint, run, now])?;
         }
+        Ok(known)
     }
 
     /// Forgets at most `most` keys that were taken before `older_than`. How many it forgot: when it is

@@ -39,10 +39,14 @@ CREATE INDEX runs_of_tenant ON runs (tenant, id);
 CREATE INDEX runs_unfinished ON runs (seq) WHERE finished IS NULL;
 CREATE INDEX runs_finished ON runs (finished) WHERE finished IS NOT NULL;
 
--- Apart from the runs, so that lists do not read over them.
+-- Apart from the runs, so that lists do not read over them; in parts, so that who reads one page does
+-- not read over all of them.
 CREATE TABLE run_outputs (
-    run INTEGER PRIMARY KEY REFERENCES runs (seq) ON DELETE CASCADE,
-    output BLOB NOT NULL
+    run INTEGER NOT NULL REFERENCES runs (seq) ON DELETE CASCADE,
+    -- Number of its last event.
+    last INTEGER NOT NULL,
+    events BLOB NOT NULL,
+    PRIMARY KEY (run, last)
 ) STRICT;
 
 -- Which run an idempotency key means. The id is a name: a key may outlive its run.

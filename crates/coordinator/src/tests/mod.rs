@@ -1,5 +1,8 @@
 //! Runs in memory and on record, without hosts: nothing leaves the queue by itself.
 
+mod ends;
+mod room;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,11 +21,15 @@ use crate::service::{Config, Coordinator};
 const YEAR_MS: i64 = 366 * 86_400_000;
 
 async fn open(folder: &Path) -> (Arc<Coordinator>, Db) {
-    let db = Db::open(&folder.join("state.db")).await.unwrap();
     let config = Config {
         queue: 1000,
         queue_per_tenant: 1000,
     };
+    open_with(folder, config).await
+}
+
+async fn open_with(folder: &Path, config: Config) -> (Arc<Coordinator>, Db) {
+    let db = Db::open(&folder.join("state.db")).await.unwrap();
     let coordinator = Coordinator::new(config, Arc::new(LocalBus::new()), db.clone()).await;
     (coordinator.unwrap(), db)
 }
@@ -35,15 +42,26 @@ async fn submit(
     key: Option<&str>,
 ) -> Result<Submitted, Problem> {
     let request = format!(r#"{{"lang":"python","code":"{code}","labels":{{"of":"a test"}}}}"#);
+    let caller = Caller {
+        tenant: tenant.into(),
+        key: None,
+        weight: 1,
+        concurrency: None,
+        cpu_us_per_day: None,
+    };
+    submit_as(coordinator, caller, &request, durable, key).await
+}
+
+async fn submit_as(
+    coordinator: &Arc<Coordinator>,
+    caller: Caller,
+    request: &str,
+    durable: bool,
+    key: Option<&str>,
+) -> Result<Submitted, Problem> {
     let call = SubmitRun {
-        caller: Caller {
-            tenant: tenant.into(),
-            key: None,
-            weight: 1,
-            concurrency: None,
-            cpu_us_per_day: None,
-        },
-        request: serde_json::from_str(&request).unwrap(),
+        caller,
+        request: serde_json::from_str(request).unwrap(),
         durable,
         idempotency_key: key.map(str::to_owned),
     };
