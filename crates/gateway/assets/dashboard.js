@@ -219,13 +219,16 @@ async function summary(id) {
 
 const status = find("#run-status");
 const stop = find("#run-stop");
+const followed = find("[data-follow]");
 let current = null;
 
 function tell(state, ...more) {
   status.replaceChildren(make("span", `state state-${state}`, state), ...more);
 }
 
+// To the page of a run, where this is another page.
 function link(id) {
+  if (followed) return "";
   const anchor = make("a", "id", `…${id.slice(-8)}`);
   anchor.href = `/runs/${id}`;
   return anchor;
@@ -238,8 +241,8 @@ function ended(id, data) {
     code.append(make("strong", `exit ${good ? "ok" : "bad"}`, String(data.ending.exit_code)));
     tell("done", code, link(id));
   } else if (data.problem) {
-    const problem = data.problem;
-    tell("failed", make("span", "problem", problem.cause ?? problem.title ?? "it could not be run"), link(id));
+    // Why is in the summary.
+    tell("failed", link(id));
   } else {
     tell(data.reason ?? "failed", link(id));
   }
@@ -323,13 +326,15 @@ if (form) {
 
 // --- the page of a run that goes on ---
 
-const followed = find("[data-follow]");
 if (followed) {
   const id = followed.dataset.follow;
   // The stream begins with the first event, and so does the page's output then.
   watch(id, new Output(find("#run-output")))
     .then(() => summary(id))
-    .then((part) => find("#summary").replaceWith(part))
+    .then((part) => {
+      find("#summary").replaceWith(part);
+      stop.hidden = true;
+    })
     .catch((error) => status.append(make("span", "problem", error.message)));
 }
 

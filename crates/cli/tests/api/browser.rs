@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 /// How long the driver may take to start, and for each command.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long a page may take to come to what is waited for, in milliseconds.
-const WAIT_MS: u64 = 30_000;
+/// How long a page may take to come to what is waited for.
+const WAIT: Duration = Duration::from_secs(30);
 /// What a browser needs in a container, and leaves out that no test is about.
 const ARGUMENTS: [&str; 7] = [
     "--headless",
@@ -56,10 +56,12 @@ impl Browser {
         let profile = tempfile::tempdir().expect("there is room");
         let data = format!("--user-data-dir={}", profile.path().display());
         let arguments: Vec<&str> = ARGUMENTS.into_iter().chain([data.as_str()]).collect();
+        // Longer than anything is waited for: the end of that is told by us.
+        let script_ms = 2 * WAIT.as_secs() * 1000;
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
-            "timeouts": {"script": WAIT_MS},
+            "timeouts": {"script": script_ms},
         }}});
         let mut browser = Browser {
             address: format!("127.0.0.1:{port}"),
@@ -100,7 +102,12 @@ impl Browser {
              check();"
         );
         let call = json!({"script": script, "args": []});
-        self.post("/execute/async", call).await;
+        let path = format!("{}/execute/async", self.session);
+        // A page that another one takes the place of takes the script with it: then the next one is
+        // looked at.
+        let seen = async { while self.try_send("POST", &path, &call).await.is_err() {} };
+        let seen = timeout(WAIT, seen).await;
+        assert!(seen.is_ok(), "it did not come to: {expression}");
     }
 
     pub(crate) async fn write(&self, selector: &str, text: &str) {
@@ -155,11 +162,18 @@ impl Browser {
     }
 
     async fn send(&self, method: &str, path: &str, body: Value) -> Value {
-        let answer = timeout(LIMIT, self.exchange(method, path, &body)).await;
+        let answer = self.try_send(method, path, &body).await;
+        answer.unwrap_or_else(|error| panic!("{path} {body}: {error}"))
+    }
+
+    async fn try_send(&self, method: &str, path: &str, body: &Value) -> Result<Value, Value> {
+        let answer = timeout(LIMIT, self.exchange(method, path, body)).await;
         let (status, text) = answer.expect("the driver answers in time");
         let mut answer: Value = serde_json::from_str(&text).expect("it is JSON");
-        assert!(status.contains(" 200 "), "{path} {body}: {answer}");
-        answer["value"].take()
+        match status.contains(" 200 ") {
+            true => Ok(answer["value"].take()),
+            false => Err(answer),
+        }
     }
 
     async fn exchange(&self, method: &str, path: &str, body: &Value) -> (String, String) {

@@ -91,6 +91,8 @@ async fn visit(program: &Path, site: &str, key: &str, service: &Service) {
 
     run_and_watch(&browser, service).await;
     stop_one(&browser).await;
+    see_a_failure(&browser).await;
+    stop_on_its_page(&browser, site).await;
     hostile_output(&browser).await;
     long_label(&browser).await;
 
@@ -101,7 +103,10 @@ async fn visit(program: &Path, site: &str, key: &str, service: &Service) {
         look(&browser, &format!("narrow-{scheme}")).await;
     }
     browser.show(1400, 1000, "light").await;
-    browser.click("#runs tbody tr:last-child a").await;
+    // In one step: the list may be refreshed between finding and clicking.
+    browser
+        .look("document.querySelector('#runs tbody tr:last-child a').click()")
+        .await;
     browser.wait("document.querySelector('h1.id')").await;
     browser
         .wait("document.querySelector('.chunk.stderr')")
@@ -149,10 +154,7 @@ async fn run_and_watch(browser: &Browser, service: &Service) {
 
 /// Stops a run that would go on.
 async fn stop_one(browser: &Browser) {
-    let clear = "document.querySelector('#run-code').value = ''; true";
-    browser.look(&format!("(() => {{ {clear} }})()")).await;
-    browser.write("#run-code", "hold").await;
-    browser.click("#run-start").await;
+    start(browser, "hold").await;
     browser
         .wait("!document.querySelector('#run-stop').disabled")
         .await;
@@ -165,19 +167,61 @@ async fn stop_one(browser: &Browser) {
         .await;
 }
 
+/// Follows a run on its own page, and stops it there.
+async fn stop_on_its_page(browser: &Browser, site: &str) {
+    start(browser, "hold").await;
+    browser
+        .wait("document.querySelector('#run-status a')")
+        .await;
+    browser.click("#run-status a").await;
+    browser
+        .wait("document.querySelector('[data-follow]') && !document.querySelector('#run-stop').disabled")
+        .await;
+    look(browser, "following").await;
+    browser.click("#run-stop").await;
+    browser
+        .wait("document.querySelector('#summary')?.dataset.final === 'true'")
+        .await;
+    browser
+        .wait("document.querySelector('#run-status .state-cancelled') && document.querySelector('#run-stop').hidden")
+        .await;
+    look(browser, "stopped").await;
+    browser.open(&format!("{site}/")).await;
+}
+
+/// A run that Firelane cannot carry out says why, once.
+async fn see_a_failure(browser: &Browser) {
+    start(browser, "break").await;
+    browser
+        .wait("document.querySelector('#run-summary .problem')?.textContent === 'the host broke'")
+        .await;
+    let told = browser
+        .look("document.querySelectorAll('#run-result .problem').length")
+        .await;
+    assert_eq!(told, 1);
+    browser
+        .wait("!document.querySelector('#run-start').disabled")
+        .await;
+}
+
+/// Puts code into the box and presses Run.
+async fn start(browser: &Browser, code: &str) {
+    let code = format!("document.querySelector('#run-code').value = {code:?}");
+    browser.look(&code).await;
+    browser.click("#run-start").await;
+}
+
 /// Shows markup as text: the host writes what it was given.
 async fn hostile_output(browser: &Browser) {
     let hostile = "<img src=x onerror=alert(1)><script>alert(1)</script>";
-    let code = format!("document.querySelector('#run-code').value = {hostile:?}");
-    browser.look(&code).await;
-    browser.click("#run-start").await;
+    start(browser, hostile).await;
     let shown = format!("document.querySelector('.chunk.stdout pre')?.textContent === {hostile:?}");
     browser.wait(&shown).await;
     browser
         .wait("document.querySelector('#run-summary .bar')")
         .await;
     browser
-        .wait("document.querySelectorAll('#runs tbody tr').length === 3")
+        .wait("document.querySelectorAll('#runs tbody tr').length === 5")
         .await;
 }
 
@@ -194,7 +238,7 @@ async fn long_label(browser: &Browser) {
     );
     assert_eq!(browser.look(&request).await, 202);
     browser
-        .wait("document.querySelectorAll('#runs tbody tr').length === 4")
+        .wait("document.querySelectorAll('#runs tbody tr').length === 5")
         .await;
     browser
         .wait("document.querySelectorAll('#runs tbody .bar').length === 3")

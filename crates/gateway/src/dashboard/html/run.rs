@@ -45,9 +45,8 @@ fn output(record: &Record) -> Markup {
         div.output #run-output role="log" aria-live="polite" aria-label="Output" tabindex="0" {
             @for (stream, bytes) in &told.written { (chunk(*stream, bytes)) }
         }
-        @if told.written.is_empty() && record.run.state.is_final() {
-            p.empty { "It wrote nothing." }
-        }
+        // The style shows it as long as there is no output above.
+        p.empty.none { "Nothing was written." }
         @if told.left_out > 0 {
             p.hint {
                 (size(told.left_out as u64)) " more: " code { "GET /v1/runs/" (id) }
