@@ -146,7 +146,7 @@ impl Host {
             read: ReadLog {
                 after,
                 max_bytes: 1 << 20,
-                wait_ms: 5_000,
+                wait_ms: 1_000,
                 whole: false,
             },
         };

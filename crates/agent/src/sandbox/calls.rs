@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::act::Source;
-use super::here::{Change, Here, policy};
+use super::here::{Change, Here};
 use super::keep::{Draft, Kept};
 use super::owner::Owner;
 use crate::Agent;
@@ -79,7 +79,7 @@ impl Agent {
             SandboxOrder::Destroy => Change::Destroy,
             SandboxOrder::Terms { ttl_s, idle } => Change::Terms {
                 ttl: ttl_s.map(Duration::from_secs),
-                idle: idle.map(policy),
+                idle,
             },
             SandboxOrder::RollBack { snapshot } => {
                 let kept = self.sandboxes.keep.find(snapshot, &sandbox.tenant)?;
@@ -115,7 +115,7 @@ impl Agent {
                 tenant: here.tenant.clone(),
                 id: *fork,
             };
-            let request = here.request.clone();
+            let request = here.forked();
             making.spawn(async move {
                 let made = agent.begin_sandbox(sandbox, request, Source::Kept(Box::new(saved)));
                 (number, made.await)

@@ -1,7 +1,7 @@
 //! What everybody knows of a sandbox, and how its owner is asked.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use firelane_model::id::{ExecId, SandboxId};
@@ -11,6 +11,7 @@ use firelane_wire::bus::SandboxSeen;
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::sandbox::{Idle, IdleThen, NewSandbox, SandboxState};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::execs::Execs;
 use super::keep::Kept;
@@ -30,6 +31,8 @@ pub(super) struct Here {
     /// What it was made of, once it is made.
     pub(super) made: OnceLock<Made>,
     pub(super) execs: Execs,
+    /// When its time is over, and what happens when it does nothing.
+    terms: Mutex<(Instant, Option<Idle>)>,
     /// Each sender waits for its answer, so that there are no more than calls at once.
     orders: mpsc::UnboundedSender<Order>,
     pub(super) seen: watch::Sender<SandboxSeen>,
@@ -74,7 +77,7 @@ pub(super) enum Change {
     Destroy,
     Terms {
         ttl: Option<Duration>,
-        idle: Option<IdlePolicy>,
+        idle: Option<Idle>,
     },
     /// Its memory and state go to these files, which do not exist yet.
     Save(SnapshotFiles),
@@ -94,9 +97,11 @@ impl Here {
             revision: 1,
             cpu_us: 0,
         });
+        let expires = Instant::now() + Duration::from_secs(request.ttl_s);
         let here = Here {
             id,
             tenant,
+            terms: Mutex::new((expires, request.idle)),
             request,
             made: OnceLock::new(),
             execs: Execs::default(),
@@ -104,6 +109,30 @@ impl Here {
             seen,
         };
         (here, inbox)
+    }
+
+    /// What a fork of it is asked to be: it ends when this one does.
+    pub(super) fn forked(&self) -> NewSandbox {
+        let (expires, idle) = *self.lock_terms();
+        let left = expires.saturating_duration_since(Instant::now());
+        NewSandbox {
+            ttl_s: left.as_secs() + u64::from(left.subsec_nanos() > 0),
+            idle,
+            ..self.request.clone()
+        }
+    }
+
+    /// Its time or its policy was changed.
+    pub(super) fn set_terms(&self, ttl: Option<Duration>, idle: Option<Idle>) {
+        let mut terms = self.lock_terms();
+        if let Some(ttl) = ttl {
+            terms.0 = Instant::now() + ttl;
+        }
+        terms.1 = idle.or(terms.1);
+    }
+
+    fn lock_terms(&self) -> MutexGuard<'_, (Instant, Option<Idle>)> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_gone(&self) -> bool {

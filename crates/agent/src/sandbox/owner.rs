@@ -180,16 +180,16 @@ impl Owner {
 
     fn change(&mut self, what: Change, reply: Reply) -> Option<Job> {
         let now = self.now();
-        if let Change::Terms {
-            idle: Some(idle), ..
-        } = what
-        {
-            self.life.set_idle(Some(idle), now);
-        }
         let applied = match what.asked(|ttl| now + ttl) {
             Some(asked) => self.life.apply(Event::Asked(asked), now),
             None => Ok(None),
         };
+        if let (Change::Terms { ttl, idle }, Ok(_)) = (&what, &applied) {
+            self.here.set_terms(*ttl, *idle);
+            if let Some(idle) = *idle {
+                self.life.set_idle(Some(policy(idle)), now);
+            }
+        }
         match applied {
             Ok(Some(action)) => Some(Job {
                 action,

@@ -1,0 +1,5 @@
+//! `firelane serve` with real microVMs.
+
+mod runs;
+mod sandboxes;
+mod service;
