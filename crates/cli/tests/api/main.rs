@@ -14,3 +14,4 @@ mod metrics;
 mod restart;
 mod service;
 mod sockets;
+mod usage;
