@@ -16,3 +16,4 @@ mod metrics;
 mod restart;
 mod service;
 mod sockets;
+mod usage;
