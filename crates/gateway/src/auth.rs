@@ -97,6 +97,10 @@ impl FromRequestParts<Arc<Gateway>> for Who {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Who, Failure> {
+        // A request is counted once, however often it is asked whose it is.
+        if let Some(who) = parts.extensions.get::<Who>() {
+            return Ok(who.clone());
+        }
         let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
             return without_key(parts.extensions.get(), gateway);
         };

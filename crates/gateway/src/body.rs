@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
 use axum::http::request::Parts;
@@ -38,14 +39,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
                     .into());
             }
         }
-        let bytes = read(request, MAX_BODY_BYTES).await?;
+        let bytes = read(request.into_body(), MAX_BODY_BYTES).await?;
         parse(&bytes).map(Json)
     }
 }
 
 /// All of a body, up to a cap.
-pub(crate) async fn read(request: Request, cap: usize) -> Result<Bytes, Failure> {
-    let mut stream = request.into_body().into_data_stream();
+pub(crate) async fn read(body: Body, cap: usize) -> Result<Bytes, Failure> {
+    let mut stream = body.into_data_stream();
     let all = async {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = stream.next().await {

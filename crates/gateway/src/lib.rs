@@ -2,7 +2,7 @@
 //! the programs and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
 //!
 //! ```text
-//!   listen ─▶ trace ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
+//!   listen ─▶ trace ─▶ idempotency ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
 //! ```
 //!
 //! | Module | Holds |
@@ -11,6 +11,7 @@
 //! | [`tls`] | certificates |
 //! | `trace` | request ids, `Server-Timing`, the bodies of problems |
 //! | `auth` | API keys: who, which scope, how often |
+//! | `idempotency` | requests that are repeated |
 //! | `body` | JSON in, with errors that say what is wrong |
 //! | `path`, `prefer`, `created`, `failure` | ids, headers and answers that several of those below have |
 //! | `whole` | steps that are carried out to their end, whoever leaves |
@@ -27,6 +28,7 @@ mod body;
 mod created;
 mod failure;
 mod follow;
+mod idempotency;
 mod keys;
 pub mod listen;
 mod look;
@@ -163,6 +165,10 @@ impl Gateway {
             .route("/openapi.json", get(openapi::serve))
             .fallback(failure::no_such_path)
             .method_not_allowed_fallback(failure::wrong_method)
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                idempotency::layer,
+            ))
             .layer(middleware::from_fn_with_state(
                 Arc::clone(self),
                 metrics::layer,
