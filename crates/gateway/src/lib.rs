@@ -1,8 +1,8 @@
-//! The public face: HTTP, API keys, streams. It asks the coordinator for everything but
-//! the programs and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
+//! The public face: HTTP, API keys, streams. It asks the coordinator for everything but the programs
+//! and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
 //!
 //! ```text
-//!   listen ─▶ trace ─▶ idempotency ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
+//!   listen ─▶ trace ─▶ origin ─▶ idempotency ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
 //! ```
 //!
 //! | Module | Holds |
@@ -10,6 +10,7 @@
 //! | [`listen`] | sockets, TLS, time-outs of connections |
 //! | [`tls`] | certificates |
 //! | `trace` | request ids, `Server-Timing`, the bodies of problems |
+//! | `origin` | pages of browsers, where keys are off |
 //! | `auth` | API keys: who, which scope, how often |
 //! | `idempotency` | requests that are repeated |
 //! | `body` | JSON in, with errors that say what is wrong |
@@ -34,6 +35,7 @@ pub mod listen;
 mod look;
 mod metrics;
 pub mod openapi;
+mod origin;
 mod path;
 mod prefer;
 mod runs;
@@ -168,6 +170,10 @@ impl Gateway {
             .layer(middleware::from_fn_with_state(
                 Arc::clone(self),
                 idempotency::layer,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                origin::layer,
             ))
             .layer(middleware::from_fn_with_state(
                 Arc::clone(self),

@@ -7,6 +7,7 @@ mod coordinator;
 mod execs;
 mod fake;
 mod files;
+mod pages;
 mod pipes;
 mod repeated;
 mod sandboxes;
