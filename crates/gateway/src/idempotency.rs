@@ -337,4 +337,38 @@ mod tests {
         check(Method::PUT, "/v1/sandboxes/a/files/b", None);
         check(Method::POST, "/metrics", None);
     }
+
+    /// What is kept of an answer with a body of so many bytes.
+    async fn kept(bytes: usize, change: impl FnOnce(&mut Response)) -> Option<(u16, usize)> {
+        let mut response = vec![b'a'; bytes].into_response();
+        change(&mut response);
+        let (given, kept) = keep(response).await;
+        let body = axum::body::to_bytes(given.into_body(), usize::MAX).await;
+        assert_eq!(body.expect("it is whole").len(), bytes, "it is given whole");
+        kept.map(|kept| (kept.status, kept.body.len()))
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_if_it_is_one_and_fits() {
+        let is = |status: u16| {
+            move |response: &mut Response| {
+                *response.status_mut() = StatusCode::from_u16(status).expect("it is one");
+            }
+        };
+        assert_eq!(kept(7, is(200)).await, Some((200, 7)));
+        assert_eq!(kept(7, is(404)).await, Some((404, 7)));
+        for passing in [409, 429, 500, 503] {
+            assert_eq!(kept(7, is(passing)).await, None, "{passing}");
+        }
+        let most = MAX_KEPT_BYTES;
+        assert_eq!(kept(most, is(200)).await, Some((200, most)));
+        let over = kept(most + 1, is(200)).await.expect("it is done once");
+        assert_eq!(over.0, 413);
+        // Asked for again, it does nothing twice: that is better than an answer that is none.
+        let repeatable = |response: &mut Response| {
+            response.extensions_mut().insert(Repeatable);
+        };
+        assert_eq!(kept(most + 1, repeatable).await, None);
+        assert_eq!(kept(most, repeatable).await, Some((200, most)));
+    }
 }
