@@ -100,6 +100,10 @@ impl FromRequestParts<Arc<Gateway>> for Who {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Arc<Gateway>) -> Result<Who, Failure> {
+        // A request is counted once, however often it is asked whose it is.
+        if let Some(who) = parts.extensions.get::<Who>() {
+            return Ok(who.clone());
+        }
         let found = match parts.headers.get(header::AUTHORIZATION) {
             Some(value) => find(value.to_str().unwrap_or_default(), gateway).await?,
             None => match without_key(parts.extensions.get(), gateway) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
 use axum::http::request::Parts;
@@ -38,14 +39,14 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
                     .into());
             }
         }
-        let bytes = read(request, MAX_BODY_BYTES).await?;
+        let bytes = read(request.into_body(), MAX_BODY_BYTES).await?;
         parse(&bytes).map(Json)
     }
 }
 
 /// All of a body, up to a cap.
-pub(crate) async fn read(request: Request, cap: usize) -> Result<Bytes, Failure> {
-    let mut stream = request.into_body().into_data_stream();
+pub(crate) async fn read(body: Body, cap: usize) -> Result<Bytes, Failure> {
+    let mut stream = body.into_data_stream();
     let all = async {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = stream.next().await {
@@ -67,6 +68,15 @@ pub(crate) async fn read(request: Request, cap: usize) -> Result<Bytes, Failure>
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    // An array of values would be taken as the fields in order, and mean something else with the next
+    // field.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|byte| *byte != b'{') {
+        let problem = Problem::new(Code::Invalid, "the body is no JSON object");
+        return Err(problem
+            .with_remedy("send {...}, with a name for each value: GET /openapi.json")
+            .into());
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let cause = format!("the body is not what is asked for: {error}");
         let problem = Problem::new(Code::Invalid, cause);
@@ -90,5 +100,37 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
                 Err(Failure::new(Code::Invalid, cause))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_an_object() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Size {
+            rows: u16,
+        }
+        let check = |text: &str, expected: Result<u16, &str>| {
+            let parsed = parse::<Size>(text.as_bytes()).map(|size| size.rows);
+            let parsed = parsed.map_err(|failure| failure.0.cause);
+            match expected {
+                Ok(rows) => assert_eq!(parsed, Ok(rows), "{text}"),
+                Err(wrong) => {
+                    let cause = parsed.expect_err("it is refused");
+                    assert!(cause.starts_with(wrong), "{text}: {cause}");
+                }
+            }
+        };
+        check(r#"{"rows":3}"#, Ok(3));
+        check(" \n\t{\"rows\":3} ", Ok(3));
+        let other = "the body is no JSON object";
+        for text in ["[3]", "  [3]", "3", "\"x\"", "null"] {
+            check(text, Err(other));
+        }
+        check("", Err("the body is not what is asked for: EOF"));
+        check("{", Err("the body is not what is asked for: EOF"));
     }
 }

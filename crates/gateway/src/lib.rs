@@ -1,8 +1,8 @@
-//! The public face: HTTP, API keys, streams. It asks the coordinator for everything but
-//! the programs and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
+//! The public face: HTTP, API keys, streams. It asks the coordinator for everything but the programs
+//! and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
 //!
 //! ```text
-//!   listen ─▶ trace ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
+//!   listen ─▶ trace ─▶ origin ─▶ idempotency ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
 //! ```
 //!
 //! | Module | Holds |
@@ -10,7 +10,9 @@
 //! | [`listen`] | sockets, TLS, time-outs of connections |
 //! | [`tls`] | certificates |
 //! | `trace` | request ids, `Server-Timing`, the bodies of problems |
+//! | `origin` | pages of browsers, where keys are off |
 //! | `auth` | API keys: who, which scope, how often |
+//! | `idempotency` | requests that are repeated |
 //! | `body` | JSON in, with errors that say what is wrong |
 //! | `path`, `prefer`, `created`, `failure` | ids, headers and answers that several of those below have |
 //! | `whole` | steps that are carried out to their end, whoever leaves |
@@ -29,11 +31,13 @@ mod created;
 mod dashboard;
 mod failure;
 mod follow;
+mod idempotency;
 mod keys;
 pub mod listen;
 mod look;
 mod metrics;
 pub mod openapi;
+mod origin;
 mod path;
 mod prefer;
 mod runs;
@@ -172,6 +176,14 @@ impl Gateway {
             .merge(dashboard::routes::router())
             .fallback(failure::no_such_path)
             .method_not_allowed_fallback(failure::wrong_method)
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                idempotency::layer,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                origin::layer,
+            ))
             .layer(middleware::from_fn_with_state(
                 Arc::clone(self),
                 metrics::layer,

@@ -8,6 +8,7 @@
 //! for a bounded time.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -41,8 +42,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Somebody on the network; the address is for logs.
-    Network(std::net::SocketAddr),
+    /// Somebody on the network.
+    Network {
+        /// Their address, for logs.
+        from: SocketAddr,
+        /// The address that they came to.
+        to: SocketAddr,
+    },
     /// A process of this host, with this user number, over the Unix socket.
     Local {
         /// Its effective user.
@@ -105,23 +111,20 @@ pub async fn serve(
 
 /// An accepted connection; the TLS handshake is still to come.
 enum Connection {
-    Plain(tokio::net::TcpStream),
-    Tls(tokio::net::TcpStream, TlsAcceptor),
+    Plain(TcpStream),
+    Tls(TcpStream, TlsAcceptor),
     Local(tokio::net::UnixStream),
 }
 
 async fn accept(listener: &Listener) -> io::Result<(Connection, Peer)> {
     match listener {
         Listener::Plain(listener) => {
-            let (stream, address) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok((Connection::Plain(stream), Peer::Network(address)))
+            let (stream, peer) = over_network(listener).await?;
+            Ok((Connection::Plain(stream), peer))
         }
         Listener::Tls(listener, acceptor) => {
-            let (stream, address) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let connection = Connection::Tls(stream, acceptor.clone());
-            Ok((connection, Peer::Network(address)))
+            let (stream, peer) = over_network(listener).await?;
+            Ok((Connection::Tls(stream, acceptor.clone()), peer))
         }
         Listener::Local(listener) => {
             let (stream, _) = listener.accept().await?;
@@ -129,6 +132,13 @@ async fn accept(listener: &Listener) -> io::Result<(Connection, Peer)> {
             Ok((Connection::Local(stream), Peer::Local { uid }))
         }
     }
+}
+
+async fn over_network(listener: &TcpListener) -> io::Result<(TcpStream, Peer)> {
+    let (stream, from) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    let to = stream.local_addr()?;
+    Ok((stream, Peer::Network { from, to }))
 }
 
 async fn converse(connection: Connection, peer: Peer, router: Router, stop: CancellationToken) {

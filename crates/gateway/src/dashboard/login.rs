@@ -40,7 +40,7 @@ pub(super) async fn login(
     let (parts, body) = request.into_parts();
     own(&parts)?;
     let encrypted = parts.extensions.get::<Encrypted>().is_some();
-    let bytes = body::read(Request::from_parts(parts, body), MAX_FORM_BYTES).await?;
+    let bytes = body::read(body, MAX_FORM_BYTES).await?;
     let mut fields = form_urlencoded::parse(&bytes);
     let token = fields.find_map(|(name, value)| (name == "key").then_some(value));
     let found = match by_token(token.unwrap_or_default().trim(), &gateway).await {

@@ -12,11 +12,12 @@ use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Batch, BatchItem, BatchRequest, Outcome, Run};
 
 use super::outcome;
-use super::post::{Leaving, idempotency_key};
+use super::post::Leaving;
 use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Json;
 use crate::failure::Answer;
+use crate::idempotency::{self, Repeatable};
 use crate::prefer;
 
 /// Most bytes of output and files in one answer: what one gateway holds for one caller. What is over
@@ -34,7 +35,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
     params(
         ("Prefer" = Option<String>, Header, description = "`respond-async` (RFC 7240)"),
         ("Idempotency-Key" = Option<String>, Header,
-         description = "The same key of the same tenant means the same runs, for a day"),
+         description = "The same key of the same tenant means the same runs, and the same answer, for a day"),
     ),
     responses(
         (status = 200, description = "Those that were taken have ended", body = Batch),
@@ -49,7 +50,7 @@ pub(crate) async fn batch(
     Json(request): Json<BatchRequest>,
 ) -> Answer<Response> {
     who.require(Scope::Run)?;
-    let key = idempotency_key(&headers)?;
+    let key = idempotency::key(&headers)?;
     let respond_async = prefer::respond_async(&headers);
     request.check()?;
     let durable = respond_async || key.is_some();
@@ -85,12 +86,13 @@ pub(crate) async fn batch(
             }
         });
     }
-    let answer = axum::Json(Batch { runs });
-    if !respond_async {
-        return Ok(answer.into_response());
+    let mut response = axum::Json(Batch { runs }).into_response();
+    // The same key means the same runs, whether this answer is kept or not.
+    response.extensions_mut().insert(Repeatable);
+    if respond_async {
+        *response.status_mut() = StatusCode::ACCEPTED;
+        prefer::apply(&mut response);
     }
-    let mut response = (StatusCode::ACCEPTED, answer).into_response();
-    prefer::apply(&mut response);
     Ok(response)
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use firelane_model::id::RunId;
 use firelane_wire::bus::{Caller, CancelRun, GetRun, SubmitRun};
 use firelane_wire::key::Scope;
-use firelane_wire::problem::{Code, Problem};
+use firelane_wire::problem::Problem;
 use firelane_wire::run::{Run, RunRequest};
 
 use super::outcome;
@@ -17,12 +17,9 @@ use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Json;
 use crate::failure::{Answer, Failure};
+use crate::idempotency;
 use crate::prefer;
 use crate::trace::{RequestId, Timings};
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Longest idempotency key, in bytes.
-const MAX_KEY_BYTES: usize = 255;
 
 /// Runs code in a fresh microVM
 ///
@@ -50,7 +47,7 @@ pub(crate) async fn post(
     Json(request): Json<RunRequest>,
 ) -> Answer<Response> {
     who.require(Scope::Run)?;
-    let idempotency_key = idempotency_key(&headers)?;
+    let idempotency_key = idempotency::key(&headers)?;
     let respond_async = prefer::respond_async(&headers);
     let submit = SubmitRun {
         caller: who.caller.clone(),
@@ -67,7 +64,8 @@ pub(crate) async fn post(
             id: submitted.id,
         };
         let run = gateway.coordinator.ask(&get).await?;
-        return Ok(prefer::accepted(&format!("/v1/runs/{}", run.id), &run));
+        let response = prefer::accepted(&format!("/v1/runs/{}", run.id), &run);
+        return Ok(told(response, submitted.replayed));
     }
     let mut leaving = Leaving::new(
         &gateway,
@@ -76,7 +74,15 @@ pub(crate) async fn post(
     );
     let run = outcome::wait(&gateway, &tenant, submitted.id).await?;
     leaving.stayed();
-    Ok(finished(run))
+    Ok(told(finished(run), submitted.replayed))
+}
+
+/// Says so if the run was there before.
+fn told(mut response: Response, replayed: bool) -> Response {
+    if replayed {
+        idempotency::replayed(&mut response);
+    }
+    response
 }
 
 /// A run that is over: with its outcome, or the problem that kept it from having one.
@@ -106,19 +112,6 @@ fn timings(run: &Run) -> Timings {
         timings.push(("exec", result - ready));
     }
     Timings(timings)
-}
-
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
-        return Ok(None);
-    };
-    match value.to_str() {
-        Ok(key) if !key.is_empty() && key.len() <= MAX_KEY_BYTES => Ok(Some(key.into())),
-        _ => {
-            let cause = format!("Idempotency-Key is not 1 to {MAX_KEY_BYTES} printable characters");
-            Err(Failure::new(Code::Invalid, cause))
-        }
-    }
 }
 
 /// Cancels a run whose caller leaves while it waits for the outcome.

@@ -5,6 +5,7 @@
 //! | `hold` | says `hi` on stdout, and runs until it is killed |
 //! | `fail` | Firelane could not run it to its end |
 //! | `lost` | has ended; the first two of its events are gone, and nobody says so |
+//! | `flood` | says more on stdout than an answer that is kept may have, and has ended |
 //! | other | says `hi` on stdout, and bytes that are no text on stderr, and has ended |
 
 use std::collections::BTreeMap;
@@ -98,16 +99,27 @@ async fn programs(server: &mut Server, asked: Asked) -> Result<(), BusError> {
                 let wait = Duration::from_millis(call.read.wait_ms);
                 drop(timeout(wait, seen.wait_for(enough)).await);
                 let log = seen.borrow().clone();
-                let end = over(&log);
-                let events = log.into_iter().filter(|(n, _)| *n > call.read.after);
-                Ok(LogPage {
-                    events: events.collect(),
-                    gap: None,
-                    end,
-                })
+                Ok(page(&log, call.read.after))
             }
         })
         .await
+}
+
+/// Events after this one, as many as fit a message.
+fn page(log: &Log, after: u64) -> LogPage {
+    let news: Vec<_> = log.iter().filter(|(n, _)| *n > after).cloned().collect();
+    let mut room: usize = 900 << 10;
+    let fits = |(_, event): &&(u64, Event)| {
+        let left = room.checked_sub(event.bytes());
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let events: Vec<_> = news.iter().take_while(fits).cloned().collect();
+    LogPage {
+        end: over(log) && events.len() == news.len(),
+        events,
+        gap: None,
+    }
 }
 
 fn find(programs: &Programs, id: ExecId) -> Result<watch::Sender<Log>, Problem> {
@@ -124,6 +136,11 @@ fn begun(call: &StartExec) -> Log {
         "fail" => {
             let problem = Problem::new(Code::Unavailable, "the microVM is gone");
             vec![(1, Event::Ended(Box::new(End::Failed(problem))))]
+        }
+        "flood" => {
+            let part = Event::Stdout(vec![b'a'; 300 << 10]);
+            let parts = (1..=4).map(|number| (number, part.clone()));
+            parts.chain([(5, done(Ending::default()))]).collect()
         }
         "lost" => vec![(3, hi), (4, done(Ending::default()))],
         _ => vec![(1, hi), (2, raw), (3, done(Ending::default()))],

@@ -34,8 +34,15 @@ async fn all_of(mut stream: TcpStream) -> Vec<u8> {
     bytes
 }
 
+/// Sends this and gives what comes until the service closes.
+pub(crate) async fn exchange(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(sent).await.expect("it is taken");
+    all_of(stream).await
+}
+
 #[tokio::test]
-async fn a_download_whose_pipe_breaks_does_not_look_whole() {
+async fn a_get_whose_pipe_breaks_does_not_look_whole() {
     let fake = Fake::start().await;
     let (address, _stop) = fake.listen().await;
     for (kind, path) in [
@@ -72,7 +79,7 @@ async fn a_download_whose_pipe_breaks_does_not_look_whole() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_a_download_closes_its_pipe() {
+async fn a_client_that_leaves_a_get_closes_its_pipe() {
     let fake = Fake::start().await;
     let (address, _stop) = fake.listen().await;
     for (count, (kind, path)) in [("files", "work/slow"), ("watch", "work/slow")]
@@ -95,7 +102,7 @@ async fn a_client_that_leaves_a_download_closes_its_pipe() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_an_upload_closes_its_pipe() {
+async fn a_client_that_leaves_a_put_closes_its_pipe() {
     let fake = Fake::start().await;
     let (address, _stop) = fake.listen().await;
     let parts = 2 * MAX_PART_BYTES;
@@ -123,7 +130,7 @@ async fn a_client_that_leaves_an_upload_closes_its_pipe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_that_falls_silent_is_ended() {
+async fn a_put_that_falls_silent_is_ended() {
     let fake = Fake::start().await;
     let silent = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     let request = put(&at("files", "work/new"), Body::from_stream(silent), Some(5));

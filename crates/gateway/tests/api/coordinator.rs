@@ -15,6 +15,7 @@ use firelane_wire::problem::{Code, Problem};
 use firelane_wire::sandbox::{Fork, Forks, Sandbox, SandboxState};
 use firelane_wire::snapshot::Snapshot;
 
+use crate::answers;
 use crate::fake::{As, Asked, SECRET};
 
 /// The tenant that everything belongs to.
@@ -101,18 +102,27 @@ pub(crate) async fn serve(bus: Arc<dyn Bus>, asked: Asked) -> Server {
 }
 
 async fn register(server: &mut Server, asked: Asked) -> Result<(), BusError> {
+    let notes = asked.clone();
     server
-        .on(|call: FindKey| async move { Ok(key(call.id)) })
+        .on(move |call: FindKey| {
+            notes.note(&call);
+            async move { Ok(key(call.id)) }
+        })
         .await?;
+    answers::register(server, asked.clone()).await?;
     let notes = asked.clone();
     server
         .on(move |call: CreateSandbox| {
             notes.note(&call);
             async move {
-                if call.request.template == "none" {
-                    return Err(Problem::not_found("template", "none"));
+                let refused = |code| Err(Problem::new(code, "the template says so"));
+                match call.request.template.as_str() {
+                    "none" => refused(Code::NotFound),
+                    "full" => refused(Code::Unavailable),
+                    "busy" => refused(Code::Conflict),
+                    "often" => refused(Code::RateLimited),
+                    _ => Ok(sandbox(SandboxState::Running)),
                 }
-                Ok(sandbox(SandboxState::Running))
             }
         })
         .await?;

@@ -27,6 +27,7 @@ async fn what_cannot_be_a_sandbox_is_refused_before_anybody_is_asked() {
     let fake = Fake::start().await;
     for (body, status, code) in [
         ("{", 400, "invalid"),
+        (r#"["default"]"#, 400, "invalid"),
         (r#"{"ttl":60}"#, 400, "invalid"),
         (r#"{"ttl_s":0}"#, 400, "invalid"),
         (r#"{"snapshot":"run-1"}"#, 400, "invalid"),

@@ -86,7 +86,10 @@ impl Service {
         let mut request: Request<Body> = request.expect("it is a request");
         if request.extensions().get::<Peer>().is_none() {
             let somewhere = SocketAddr::from(([127, 0, 0, 1], 1));
-            request.extensions_mut().insert(Peer::Network(somewhere));
+            request.extensions_mut().insert(Peer::Network {
+                from: somewhere,
+                to: somewhere,
+            });
         }
         let answer = self.gateway.router().oneshot(request).await;
         whole(answer.unwrap_or_else(|never| match never {})).await

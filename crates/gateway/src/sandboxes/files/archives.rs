@@ -13,9 +13,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::at::At;
-use super::download;
+use super::incoming::pour;
+use super::outgoing;
 use super::pipe::Pipe;
-use super::upload::pour;
 use crate::Gateway;
 use crate::auth::Who;
 use crate::failure::Answer;
@@ -50,7 +50,7 @@ pub(crate) async fn get(
         (header::CONTENT_TYPE, "application/x-tar"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    Ok((headers, download::body(pipe, None)).into_response())
+    Ok((headers, outgoing::body(pipe, None)).into_response())
 }
 
 /// Unpacks a tar archive into a folder

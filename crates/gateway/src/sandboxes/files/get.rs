@@ -14,7 +14,7 @@ use firelane_wire::problem::{Code, Problem};
 use jiff::Timestamp;
 
 use super::at::At;
-use super::download;
+use super::outgoing;
 use super::pipe::Pipe;
 use super::range::{self, Wanted};
 use crate::Gateway;
@@ -108,7 +108,7 @@ impl File {
             let problem = Problem::new(Code::TooLarge, cause);
             return Err(problem.with_remedy("ask for ranges of it").into());
         }
-        let body = download::body(pipe, Some(size));
+        let body = outgoing::body(pipe, Some(size));
         Ok(told(StatusCode::OK, &entry, size, body))
     }
 
@@ -119,7 +119,7 @@ impl File {
             return Ok(outside(entry.size));
         };
         let count = there.min(length);
-        let body = download::body(pipe, Some(count));
+        let body = outgoing::body(pipe, Some(count));
         let mut response = told(StatusCode::PARTIAL_CONTENT, &entry, count, body);
         let range = format!("bytes {first}-{}/{}", first + count - 1, entry.size);
         let headers = response.headers_mut();

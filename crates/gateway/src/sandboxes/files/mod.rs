@@ -14,15 +14,15 @@
 pub(crate) mod archives;
 mod at;
 mod cursor;
-mod download;
 pub(crate) mod entries;
 pub(crate) mod folders;
 pub(crate) mod get;
+mod incoming;
+mod outgoing;
 mod pipe;
 pub(crate) mod put;
 mod range;
 mod routes;
-mod upload;
 pub(crate) mod watch;
 
 pub(crate) use routes::routes;

@@ -12,8 +12,8 @@ use firelane_wire::problem::{Code, Problem};
 use serde::Deserialize;
 
 use super::at::At;
+use super::incoming::pour;
 use super::pipe::Pipe;
-use super::upload::pour;
 use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Query;

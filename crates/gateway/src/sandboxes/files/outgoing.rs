@@ -21,27 +21,27 @@ pub(super) fn body(pipe: Pipe, count: Option<u64>) -> Body {
     if count == Some(0) {
         return Body::empty();
     }
-    let state = Some(Download { pipe, left: count });
+    let state = Some(Outgoing { pipe, left: count });
     Body::from_stream(stream::unfold(state, |state| async {
-        let mut download = state?;
-        match download.next().await {
-            Ok((bytes, false)) => Some((Ok(bytes), Some(download))),
+        let mut outgoing = state?;
+        match outgoing.next().await {
+            Ok((bytes, false)) => Some((Ok(bytes), Some(outgoing))),
             Ok((bytes, true)) => Some((Ok(bytes), None)),
             Err(problem) => {
-                tracing::debug!(%problem, "a download broke off");
+                tracing::debug!(%problem, "what came out of a pipe broke off");
                 Some((Err(io::Error::other(problem)), None))
             }
         }
     }))
 }
 
-struct Download {
+struct Outgoing {
     pipe: Pipe,
     /// Bytes that are still to come, if that is known.
     left: Option<u64>,
 }
 
-impl Download {
+impl Outgoing {
     /// The next bytes, and whether they are the last.
     async fn next(&mut self) -> Result<(Bytes, bool), Problem> {
         let began = Instant::now();
