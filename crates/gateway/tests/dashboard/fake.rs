@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::request::Builder;
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use firelane_gateway::listen::Peer;
 use firelane_gateway::{Config, Gateway};
 use firelane_model::id::{KeyId, RunId};
@@ -84,6 +84,8 @@ impl Service {
     pub(crate) async fn ask(&self, request: Builder, body: &str) -> Answer {
         let request = request.body(Body::from(body.to_owned()));
         let mut request: Request<Body> = request.expect("it is a request");
+        let host = HeaderValue::from_static("localhost");
+        request.headers_mut().entry(header::HOST).or_insert(host);
         if request.extensions().get::<Peer>().is_none() {
             let somewhere = SocketAddr::from(([127, 0, 0, 1], 1));
             request.extensions_mut().insert(Peer::Network {
@@ -97,7 +99,7 @@ impl Service {
 
     /// As a browser asks that was told to by its user or by our own page.
     pub(crate) async fn get(&self, path: &str, cookie: &str) -> Answer {
-        let request = Request::get(path).header("host", "here");
+        let request = Request::get(path).header("host", "localhost");
         let request = request.header("sec-fetch-site", "same-origin");
         self.ask(request.header("cookie", cookie), "").await
     }
