@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
 use super::here::Made;
-use super::program::{Program, Running};
+use super::program::{Program, Running, in_ms};
 use crate::Agent;
 use crate::problem::{from_content, from_session};
 use crate::workshop::program_memory_bytes;
@@ -96,7 +96,7 @@ impl Agent {
         let program = Program {
             id,
             stream,
-            started: Timestamp::now(),
+            started: in_ms(Timestamp::now()),
             output_bytes: Some(output_bytes),
             stdin,
             interactive,

@@ -197,13 +197,18 @@ pub(super) async fn adopt(session: &Session) -> Result<Vec<Program>, SessionErro
         programs.push(Program {
             id,
             stream,
-            started: Timestamp::from_nanosecond(started).unwrap_or(Timestamp::UNIX_EPOCH),
+            started: in_ms(Timestamp::from_nanosecond(started).unwrap_or_default()),
             output_bytes: None,
             stdin: Vec::new(),
             interactive: true,
         });
     }
     Ok(programs)
+}
+
+/// A time without what nobody wants to read.
+pub(super) fn in_ms(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
 fn ran(agent: &Agent) -> Ran {
