@@ -12,18 +12,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use firelane_model::sandbox::Reason;
 use firelane_store::bus::{Bus, Server};
-use firelane_wire::bus::{
-    FollowRun, LookSandbox, MakeSandbox, SandboxOrder, SandboxSeen, StartRun, StopRun, TellSandbox,
-};
+use firelane_wire::bus::{FollowRun, StartRun, StopRun};
 use firelane_wire::content::Content;
 use firelane_wire::event::{End, Event, LogPage};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Ending, Origin, Ran};
-use firelane_wire::sandbox::SandboxState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::sandboxes;
 
 /// Its name.
 pub(crate) const HOST: &str = "fake";
@@ -79,34 +77,8 @@ pub(crate) async fn host(bus: Arc<dyn Bus>, held: watch::Receiver<bool>, begun: 
         }
     };
     server.on(follow).await.expect("it is served");
-    sandboxes(&mut server).await;
+    sandboxes::serve(&mut server).await;
     server
-}
-
-/// Sandboxes that are whatever they are told to be, and never change by themselves.
-async fn sandboxes(server: &mut Server) {
-    let make = |_: MakeSandbox| std::future::ready(Ok(seen(1, SandboxState::Running)));
-    server.on(make).await.expect("it is served");
-    let tell = |call: TellSandbox| {
-        let state = match call.order {
-            SandboxOrder::Destroy => SandboxState::Destroyed,
-            SandboxOrder::Pause => SandboxState::Paused,
-            _ => SandboxState::Running,
-        };
-        std::future::ready(Ok(seen(2, state)))
-    };
-    server.on(tell).await.expect("it is served");
-    let look = |_: LookSandbox| std::future::pending();
-    server.on(look).await.expect("it is served");
-}
-
-fn seen(revision: u64, state: SandboxState) -> SandboxSeen {
-    SandboxSeen {
-        state,
-        reason: (state == SandboxState::Destroyed).then_some(Reason::Asked),
-        revision,
-        cpu_us: 0,
-    }
 }
 
 /// What `stream` says at first.

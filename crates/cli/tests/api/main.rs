@@ -14,6 +14,7 @@ mod limits;
 mod log;
 mod metrics;
 mod restart;
+mod sandboxes;
 mod service;
 mod sockets;
 mod usage;
