@@ -640,3 +640,41 @@ async fn sandboxes_end_by_themselves_for_reasons_that_are_told() {
     assert_eq!(seen.reason, Some(Reason::HostRestarted), "{seen:?}");
     host.lab.assert_empty();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_destroyed_while_it_is_made_or_saved_leaves_nothing() {
+    let host = Host::start().await;
+    // Prepared once, so that what follows is short.
+    let first = host.make(json!({})).await;
+    let sandbox = host.new_ref();
+    let mut request: NewSandbox = serde_json::from_value(json!({})).unwrap();
+    request.template = "base".into();
+    let making = MakeSandbox {
+        sandbox: sandbox.clone(),
+        request,
+    };
+    let destroy = async {
+        // As soon as it is known.
+        while host.tell(&sandbox, SandboxOrder::Destroy).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (made, ()) = tokio::join!(host.ask(making), destroy);
+    let problem = made.unwrap_err();
+    assert_eq!(problem.code, Code::NotFound, "{problem}");
+
+    let save = SaveSandbox {
+        sandbox: first.clone(),
+        snapshot: SnapshotId::from_bits(host.name()),
+    };
+    let destroy = async {
+        host.reaches(&first, SandboxState::Saving).await;
+        host.tell(&first, SandboxOrder::Destroy).await.unwrap();
+    };
+    let (saved, ()) = tokio::join!(host.ask(save), destroy);
+    assert_eq!(saved.unwrap_err().code, Code::NotFound);
+    assert_eq!(host.ask(HaveSnapshots {}).await.unwrap(), []);
+    let left = std::fs::read_dir(host.lab.path().join("keep")).unwrap();
+    assert_eq!(left.count(), 0);
+    host.end().await;
+}

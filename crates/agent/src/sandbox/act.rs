@@ -7,6 +7,7 @@ use firelane_vmm::driver::{Death, MicroVm, SaveError, SnapshotFiles};
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::Timeline;
 use firelane_wire::problem::{Code, Problem};
+use tokio::task::JoinHandle;
 
 use super::here::{Change, Here, Made};
 use super::keep::Kept;
@@ -94,32 +95,72 @@ impl Held {
     }
 }
 
-/// Does it. Gives the programs that went on in a clone and that nobody follows yet.
-pub(super) async fn carry_out(
-    agent: &Agent,
-    here: &Here,
-    held: &mut Held,
-    work: Work,
-) -> Result<Vec<Program>, Problem> {
+/// Programs that went on in a clone and that nobody follows yet; or why it is not done.
+type Done = Result<Vec<Program>, Problem>;
+
+/// Something that is being done to a sandbox, by a task that has its microVM meanwhile. Dropped, it is
+/// not cut off, which would leave half of a microVM: it is done to its end, and what there is then is
+/// destroyed.
+pub(super) struct Doing {
+    agent: Arc<Agent>,
+    task: Option<JoinHandle<(Held, Done)>>,
+}
+
+impl Doing {
+    pub(super) fn begin(agent: &Arc<Agent>, here: &Arc<Here>, mut held: Held, work: Work) -> Doing {
+        let (its_agent, here) = (Arc::clone(agent), Arc::clone(here));
+        let task = agent.tasks.spawn(async move {
+            let done = carry_out(&its_agent, &here, &mut held, work).await;
+            (held, done)
+        });
+        Doing {
+            agent: Arc::clone(agent),
+            task: Some(task),
+        }
+    }
+
+    /// Waits for its end. May be dropped and called again.
+    pub(super) async fn end(&mut self) -> (Held, Done) {
+        let ended = match &mut self.task {
+            Some(task) => task.await,
+            None => std::future::pending().await,
+        };
+        self.task = None;
+        ended.unwrap_or_else(|error| (Held::default(), Err(internal(&error))))
+    }
+}
+
+impl Drop for Doing {
+    fn drop(&mut self) {
+        let Some(task) = self.task.take() else {
+            return;
+        };
+        self.agent.tasks.spawn(async move {
+            if let Ok((mut held, _)) = task.await
+                && let Err(problem) = destroy(&mut held).await
+            {
+                tracing::warn!(%problem, "left to the next sweep");
+            }
+        });
+    }
+}
+
+async fn carry_out(agent: &Agent, here: &Here, held: &mut Held, work: Work) -> Done {
     match work {
         Work::Create(source) => create(agent, here, held, source).await,
         Work::Pause => pause(held).await.map(|()| Vec::new()),
         Work::Resume => resume(held).await.map(|()| Vec::new()),
         Work::Save(files) => save(held, &files).await.map(|()| Vec::new()),
         Work::RollBack(kept) => {
+            let made = kept.made(here)?;
             destroy(held).await?;
-            restore(agent, held, &kept.made(here)?, &kept.files()).await
+            restore(agent, held, &made, &kept.files()).await
         }
         Work::Destroy => destroy(held).await.map(|()| Vec::new()),
     }
 }
 
-async fn create(
-    agent: &Agent,
-    here: &Here,
-    held: &mut Held,
-    source: Source,
-) -> Result<Vec<Program>, Problem> {
+async fn create(agent: &Agent, here: &Here, held: &mut Held, source: Source) -> Done {
     // Closed never: it is as old as the agent.
     let _turn = agent.sandboxes.making.acquire().await;
     let _busy = agent.load.enter();
@@ -158,12 +199,7 @@ fn made(here: &Here, prepared: &Prepared) -> Made {
     }
 }
 
-async fn restore(
-    agent: &Agent,
-    held: &mut Held,
-    made: &Made,
-    files: &SnapshotFiles,
-) -> Result<Vec<Program>, Problem> {
+async fn restore(agent: &Agent, held: &mut Held, made: &Made, files: &SnapshotFiles) -> Done {
     let driver = agent.workshop.driver();
     let restored = clone::restore(driver, &made.machine, files, &mut Timeline::start()).await;
     let ready = restored.map_err(|error| from_clone(&error))?;

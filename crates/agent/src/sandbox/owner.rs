@@ -13,7 +13,7 @@ use firelane_wire::sandbox::MAX_TTL_S;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::act::{self, Held, Source, Work};
+use super::act::{Doing, Held, Source, Work};
 use super::here::{Change, Here, Order, Use, from_refused, policy, shown};
 use crate::Agent;
 
@@ -264,28 +264,24 @@ impl Owner {
             reply,
         } = job;
         let is_destroy = action == Action::Destroy;
-        if is_destroy {
+        if matches!(action, Action::Destroy | Action::RollBack) {
+            // What this VMM has used goes with it.
             self.spent += held.cpu().unwrap_or_default();
         }
-        let agent = Arc::clone(&self.agent);
-        let here = Arc::clone(&self.here);
-        let (superseded, done) = {
-            let work = act::carry_out(&agent, &here, held, work);
-            tokio::pin!(work);
-            loop {
-                tokio::select! {
-                    done = &mut work => break (None, Some(done)),
-                    job = self.meanwhile(), if !is_destroy => {
-                        if let Some(job) = job {
-                            break (Some(job), None);
-                        }
+        let mut doing = Doing::begin(&self.agent, &self.here, std::mem::take(held), work);
+        let done = loop {
+            tokio::select! {
+                (back, done) = doing.end() => {
+                    *held = back;
+                    break done;
+                }
+                job = self.meanwhile(), if !is_destroy => {
+                    if job.is_some() {
+                        answer(reply, Err(self.here.gone()));
+                        return job;
                     }
                 }
             }
-        };
-        let Some(done) = done else {
-            answer(reply, Err(self.here.gone()));
-            return superseded;
         };
         match done {
             Ok(programs) => {
