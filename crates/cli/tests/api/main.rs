@@ -4,6 +4,8 @@ mod batch;
 mod browser;
 mod child;
 mod clock;
+#[path = "../../../traces/tests/collector/mod.rs"]
+mod collector;
 mod dashboard;
 mod disk;
 mod flood;
@@ -16,3 +18,4 @@ mod metrics;
 mod restart;
 mod service;
 mod sockets;
+mod traces;

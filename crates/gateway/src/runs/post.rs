@@ -11,6 +11,7 @@ use firelane_wire::bus::{Caller, CancelRun, GetRun, SubmitRun};
 use firelane_wire::key::Scope;
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Run, RunRequest};
+use firelane_wire::trace::TraceParent;
 
 use super::outcome;
 use crate::Gateway;
@@ -20,6 +21,8 @@ use crate::failure::{Answer, Failure};
 use crate::prefer;
 use crate::trace::{RequestId, Timings};
 
+/// Source: W3C, "Trace Context", level 1.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest idempotency key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
@@ -35,6 +38,8 @@ const MAX_KEY_BYTES: usize = 255;
         ("Prefer" = Option<String>, Header, description = "`respond-async` (RFC 7240)"),
         ("Idempotency-Key" = Option<String>, Header,
          description = "The same key of the same tenant means the same run, for a day"),
+        ("traceparent" = Option<String>, Header,
+         description = "The caller's span that the run becomes a part of (W3C Trace Context)"),
     ),
     responses(
         (status = 200, description = "The program has ended", body = Run),
@@ -57,6 +62,7 @@ pub(crate) async fn post(
         request,
         durable: respond_async || idempotency_key.is_some(),
         idempotency_key,
+        traceparent: traceparent(&headers),
     };
     let submitted = gateway.coordinator.ask(&submit).await?;
     tracing::debug!(request = request_id.0, run = %submitted.id, "a run is queued");
@@ -118,6 +124,15 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fai
             let cause = format!("Idempotency-Key is not 1 to {MAX_KEY_BYTES} printable characters");
             Err(Failure::new(Code::Invalid, cause))
         }
+    }
+}
+
+/// The caller's span; what is malformed is none, as the recommendation has it.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => only.to_str().ok()?.parse().ok(),
+        _ => None,
     }
 }
 
