@@ -54,8 +54,11 @@ impl Coordinator {
             ("firelane.run.id", entry.id.to_string().as_str().into()),
             ("firelane.run.state", Entry::state_of(end).name().into()),
             ("firelane.lang", entry.lang.name().into()),
-            ("firelane.template", entry.template.as_str().into()),
         ];
+        // A name that a host has. One that was only asked for is whatever the caller wrote, and as long.
+        if let End::Done { .. } = end {
+            about.push(("firelane.template", entry.template.as_str().into()));
+        }
         about.extend(host.map(|host| ("host.name", host.into())));
         sink.tell(over.spans(about, span_id));
     }
