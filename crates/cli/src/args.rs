@@ -270,6 +270,9 @@ pub struct ServeArgs {
         default_value = "text"
     )]
     pub log_format: LogFormat,
+    /// Collector of OpenTelemetry that gets the traces of runs, over OTLP/HTTP, as http://HOST:PORT
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// How long runs may take to end after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain: Duration,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use firelane_guest_proto::Lang;
 use firelane_model::concurrency::Pass;
@@ -11,10 +12,12 @@ use firelane_wire::bus::Caller;
 use firelane_wire::event::{End, Event};
 use firelane_wire::problem::Problem;
 use firelane_wire::run::{Place, Run, RunRequest, RunState};
+use firelane_wire::trace::TraceParent;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::records;
+use crate::traces;
 
 /// What the log of a run may hold beside what the program writes and what is fetched, in bytes.
 const LOG_SLACK: u64 = 18 << 20;
@@ -28,6 +31,10 @@ pub(crate) struct Entry {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) created: Timestamp,
     pub(crate) asked: Instant,
+    /// The same by the clock; of one that a restart took up again, the time of its record.
+    pub(crate) submitted: SystemTime,
+    /// The caller's span that it is a part of.
+    pub(crate) traceparent: Option<TraceParent>,
     /// It is in the database since before its submission was answered.
     pub(crate) durable: bool,
     pub(crate) log: LiveLog,
@@ -72,6 +79,8 @@ impl Entry {
             labels: request.labels.clone(),
             created: records::now(),
             asked: Instant::now(),
+            submitted: SystemTime::now(),
+            traceparent: None,
             durable,
             log: LiveLog::new(usize::try_from(log_bytes).unwrap_or(usize::MAX)),
             now: Mutex::new(Now {
@@ -126,6 +135,7 @@ impl Entry {
             outcome: None,
             problem: now.problem.clone(),
             labels: self.labels.clone(),
+            trace_id: Some(traces::id_of(self.id, self.traceparent)),
         }
     }
 }

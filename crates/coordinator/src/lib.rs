@@ -22,6 +22,7 @@
 //! | `answers` | what is kept for requests that are repeated |
 //! | `recording`, `records` | runs in the database, and what a record holds |
 //! | `metrics` | what is measured, and the line in the log for each run |
+//! | `traces` | the spans of a run that is over |
 //! | `keys`, `usage` | who may ask, and what was used |
 
 mod answers;
@@ -39,6 +40,7 @@ mod sandboxes;
 mod service;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod usage;
 
 pub use service::{Config, Coordinator, ServeError};

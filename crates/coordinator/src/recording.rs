@@ -176,8 +176,10 @@ impl Coordinator {
         );
         let bytes = room::size(&request);
         let mut entry = Entry::new(id, caller, request, true, None);
+        entry.traceparent = records::traceparent(&head.about);
         if let Ok(created) = Timestamp::from_millisecond(head.created) {
             entry.created = created;
+            entry.submitted = created.into();
         }
         {
             let mut now = entry.now();

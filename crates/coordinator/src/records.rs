@@ -12,10 +12,12 @@ use firelane_wire::bus::{Caller, encode};
 use firelane_wire::event::{End, Event, ReadLog};
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Run, RunRequest, RunState};
+use firelane_wire::trace::TraceParent;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
+use crate::traces;
 
 /// Bytes of events that are kept as one part, about: who reads a page reads over one or two of them.
 pub(crate) const PART_BYTES: u64 = 256 << 10;
@@ -28,6 +30,8 @@ struct About {
     lang: Lang,
     template: String,
     labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<TraceParent>,
 }
 
 /// A database that fails, as callers are told of it. What it says goes into the log.
@@ -88,6 +92,7 @@ impl Submission {
             lang: entry.lang,
             template: entry.template.clone(),
             labels: entry.labels.clone(),
+            traceparent: entry.traceparent,
         };
         let created = entry.created.as_millisecond();
         let key_id = entry.caller.key.map(|key| key.to_string());
@@ -284,8 +289,9 @@ pub(crate) fn shown(head: &RunHead) -> Result<Run, Problem> {
     let about: About = serde_json::from_str(&head.about).map_err(|_| damaged())?;
     let outcome = head.outcome.as_deref();
     let problem = outcome.map(serde_json::from_str).transpose();
+    let id = head.id.parse().map_err(|_| damaged())?;
     Ok(Run {
-        id: head.id.parse().map_err(|_| damaged())?,
+        id,
         state: state(head.state),
         lang: about.lang,
         template: about.template,
@@ -296,6 +302,7 @@ pub(crate) fn shown(head: &RunHead) -> Result<Run, Problem> {
         outcome: None,
         problem: problem.map_err(|_| damaged())?,
         labels: about.labels,
+        trace_id: Some(traces::id_of(id, about.traceparent)),
     })
 }
 
@@ -327,6 +334,12 @@ pub(crate) fn revived(id: &str, spec: &str) -> Option<(RunId, Caller, RunRequest
     let id = id.parse().ok()?;
     let (caller, request) = serde_json::from_str(spec).ok()?;
     Some((id, caller, request))
+}
+
+/// The caller's span that a run is a part of, from what the record says of it.
+pub(crate) fn traceparent(about: &str) -> Option<TraceParent> {
+    let about: Option<About> = serde_json::from_str(about).ok();
+    about?.traceparent
 }
 
 /// What is left of a deadline that was given in milliseconds and kept as a time; no more than was given,

@@ -31,6 +31,7 @@ impl Coordinator {
             request,
             durable,
             idempotency_key,
+            traceparent,
         } = call;
         request.check()?;
         let fingerprint = idempotency_key.map(|key| (key, fingerprint(&request)));
@@ -47,8 +48,10 @@ impl Coordinator {
             state.keys.admit(&caller)?;
             let held = state.room_for(&caller.tenant, room::size(&request));
             let held = held.map_err(|full| self.refused(&state, &full))?;
-            let entry = self.entry(&mut state, id, caller, request, durable)?;
-            (entry, held)
+            let pass = state.pass(&caller)?;
+            let mut entry = Entry::new(id, caller, request, durable, pass);
+            entry.traceparent = traceparent;
+            (Arc::new(entry), held)
         };
         if durable {
             // Whoever learns its id from the record finds it here.
@@ -116,18 +119,6 @@ impl Coordinator {
         if let Some(pass) = pass {
             self.state().going.leave(pass);
         }
-    }
-
-    fn entry(
-        &self,
-        state: &mut State,
-        id: RunId,
-        caller: Caller,
-        request: RunRequest,
-        durable: bool,
-    ) -> Result<Arc<Entry>, Problem> {
-        let pass = state.pass(&caller)?;
-        Ok(Arc::new(Entry::new(id, caller, request, durable, pass)))
     }
 
     /// Puts a run into the queue, where there is room for it.
@@ -287,8 +278,8 @@ impl Coordinator {
             if let Some(pass) = pass {
                 state.going.leave(pass);
             }
-            if let Some(host) = host {
-                state.hosts.free_slot(&host);
+            if let Some(host) = &host {
+                state.hosts.free_slot(host);
             }
             if let (Some(started), RunState::Done) = (started, Entry::state_of(end)) {
                 state.service.observe(started.elapsed());
@@ -297,6 +288,7 @@ impl Coordinator {
         let steps = Steps::new(entry.asked, started, end);
         self.metrics.ended(entry, end, &steps);
         steps.tell(entry, end);
+        self.tell_spans(entry, end, started, host.as_deref());
         entry.log.end(end.clone());
         self.work.notify_one();
         self.record(entry, end);

@@ -11,6 +11,7 @@ use firelane_model::queue::{FairQueue, Limits, ServiceRate};
 use firelane_model::time::Moment;
 use firelane_store::bus::{BusError, Calls, Server, SharedBus};
 use firelane_store::db::{Db, DbError};
+use firelane_traces::Sink;
 use firelane_wire::bus::{
     CancelRun, ChangeSandbox, CreateSandbox, FindKey, FindSandbox, ForkSandbox, GetRun, GetSandbox,
     GetSnapshot, ListHosts, ListKeys, ListRuns, ListSandboxes, ListSnapshots, LookQueue, LookUsage,
@@ -43,6 +44,8 @@ pub struct Config {
     pub queue: usize,
     /// Runs of one tenant that may wait.
     pub queue_per_tenant: usize,
+    /// Takes the spans of what is over.
+    pub traces: Sink,
 }
 
 /// Why a coordinator does not serve.
@@ -70,7 +73,7 @@ pub(crate) struct State {
 
 /// The coordinator.
 pub struct Coordinator {
-    config: Config,
+    pub(crate) config: Config,
     bus: SharedBus,
     pub(crate) db: Db,
     pub(crate) metrics: Metrics,

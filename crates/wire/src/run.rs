@@ -219,6 +219,11 @@ pub struct Run {
     pub problem: Option<Problem>,
     /// The caller's own names.
     pub labels: BTreeMap<String, String>,
+    /// Its trace, as 32 characters of lower-case hex: that of the caller's `traceparent`, else its
+    /// own, which is its id without `run-`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "0198c0de0000700080000000c0ffee00")]
+    pub trace_id: Option<String>,
 }
 
 /// Which runs.

@@ -28,6 +28,7 @@ use firelane_gateway::{Config as GatewayConfig, Gateway, tls};
 use firelane_model::pool::PoolConfig;
 use firelane_store::bus::{Bus, LocalBus};
 use firelane_store::db::Db;
+use firelane_traces::{Endpoint, EndpointError, Exporter, Limits, Sink};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
@@ -44,6 +45,8 @@ const HOST: &str = "local";
 const FORCED: u8 = 4;
 /// How long open connections get after the last run.
 const CONNECTIONS: Duration = Duration::from_secs(5);
+/// How long a collector gets to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     if args.no_keys && !args.listen.ip().is_loopback() {
@@ -58,6 +61,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         driver: DriverChoice::Auto,
         cold: false,
     };
+    let (traces, exporter) = traces(&args)?;
     let mut signals = Signals::listen()?;
     let host = tokio::select! {
         host = Host::prepare(&machine) => host?,
@@ -75,7 +79,8 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         agent_config(&args, &state, memory_mib),
         Arc::new(host.workshop()),
     );
-    let coordinator = Coordinator::new(coordinator_config(&args), Arc::clone(&bus), db).await;
+    let coordinator =
+        Coordinator::new(coordinator_config(&args, traces), Arc::clone(&bus), db).await;
     let coordinator = coordinator.map_err(Failure::platform)?;
     let _coordinating = coordinator.serve().await.map_err(Failure::platform)?;
     let _working = agent
@@ -121,6 +126,9 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     };
     agent.shut_down(Instant::now()).await;
     coordinator.settle().await;
+    if let Some(exporter) = exporter {
+        exporter.flush(Instant::now() + LAST_SPANS).await;
+    }
     stop.cancel();
     drop(path);
     connections.close();
@@ -166,10 +174,25 @@ fn sandboxes_that_fit(memory_mib: u32) -> u32 {
     u32::try_from(fit).unwrap_or(u32::MAX).max(1)
 }
 
-fn coordinator_config(args: &ServeArgs) -> CoordinatorConfig {
+/// Takes spans; and sends them, if there is where to.
+fn traces(args: &ServeArgs) -> Result<(Sink, Option<Exporter>), Failure> {
+    // Set to nothing is not set. Source: OpenTelemetry specification, "Environment Variables".
+    let Some(url) = args.otlp_endpoint.as_deref().filter(|url| !url.is_empty()) else {
+        return Ok((Sink::off(), None));
+    };
+    let endpoint: Endpoint = url
+        .parse()
+        .map_err(|error: EndpointError| Failure::usage(format!("--otlp-endpoint: {error}")))?;
+    let started = Exporter::start(&endpoint, Limits::default());
+    let (sink, exporter) = started.map_err(Failure::platform)?;
+    Ok((sink, Some(exporter)))
+}
+
+fn coordinator_config(args: &ServeArgs, traces: Sink) -> CoordinatorConfig {
     CoordinatorConfig {
         queue: args.queue,
         queue_per_tenant: args.queue_per_tenant.unwrap_or(args.queue.div_ceil(2)),
+        traces,
     }
 }
 

@@ -4,6 +4,8 @@ mod batch;
 mod browser;
 mod child;
 mod clock;
+#[path = "../../../traces/tests/collector/mod.rs"]
+mod collector;
 mod dashboard;
 mod disk;
 mod flood;
@@ -17,4 +19,5 @@ mod restart;
 mod sandboxes;
 mod service;
 mod sockets;
+mod traces;
 mod usage;

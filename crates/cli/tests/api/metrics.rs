@@ -1,12 +1,15 @@
 //! `/metrics` and `docs/metrics.md` tell the same, and runs change what they tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
+use firelane_traces::{Exporter, Limits, Span};
 use firelane_wire::host::Pool;
 use serde_json::{Value, json};
 
-use crate::service::Service;
+use crate::collector::{Collector, PATIENCE};
+use crate::service::{Service, Setup};
 
 /// Of each metric: its type, its labels, and the sum of its values.
 type Seen = BTreeMap<String, (String, BTreeSet<String>, f64)>;
@@ -60,9 +63,24 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 
 #[tokio::test]
 async fn every_metric_is_documented_and_changes() {
-    let service = Service::start(1, 1).await;
+    let collector = Collector::start().await;
+    let limits = Limits {
+        delay: Duration::ZERO,
+        ..Limits::default()
+    };
+    let (traces, _exporter) = Exporter::start(&collector.endpoint, limits).expect("it is set up");
+    let setup = Setup {
+        queue: 1,
+        queue_per_tenant: 1,
+        traces: traces.clone(),
+        ..Setup::default()
+    };
+    let service = Service::with(setup).await;
     let look = async || read(&service.get("/metrics").await);
     let before = look().await;
+    traces.tell(vec![span()]);
+    until_told(&service, "firelane_spans_exported_total").await;
+    collector.refuse();
 
     let run = |code: &str| json!({"lang": "python", "code": code});
     let hold = async || service.post("/v1/runs", "respond-async", run("hold")).await;
@@ -89,6 +107,7 @@ async fn every_metric_is_documented_and_changes() {
     for run in [&first, &second] {
         wait_for(&service, run, "done").await;
     }
+    until_told(&service, "firelane_spans_dropped_total").await;
     service.report(2, Vec::new()).await;
     let after = look().await;
 
@@ -143,6 +162,35 @@ async fn what_callers_write_is_no_label() {
     assert!(!text.contains("secret"), "{text}");
 }
 
+/// A step of something that took no time.
+fn span() -> Span {
+    let at = SystemTime::UNIX_EPOCH;
+    Span {
+        trace_id: 1,
+        id: 1,
+        parent: None,
+        name: "run",
+        start: at,
+        end: at,
+        attributes: Vec::new(),
+        error: None,
+    }
+}
+
+/// Asks until something was counted under that name.
+async fn until_told(service: &Service, name: &str) {
+    let waiting = async {
+        while read(&service.get("/metrics").await)
+            .get(name)
+            .is_none_or(|seen| seen.2 == 0.0)
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    waited.unwrap_or_else(|_| panic!("nothing is counted under {name}"));
+}
+
 /// Asks until the run is in that state.
 async fn wait_for(service: &Service, run: &Value, state: &str) {
     let path = format!("/v1/runs/{}", run["id"].as_str().expect("it has an id"));
@@ -155,7 +203,7 @@ async fn wait_for(service: &Service, run: &Value, state: &str) {
             tokio::task::yield_now().await;
         }
     };
-    let limit = std::time::Duration::from_secs(20);
+    let limit = Duration::from_secs(20);
     let waited = tokio::time::timeout(limit, waiting).await;
     waited.unwrap_or_else(|_| panic!("{run} is not {state}"));
 }

@@ -12,6 +12,7 @@ use firelane_gateway::listen::{self, Listener};
 use firelane_model::id::KeyId;
 use firelane_store::bus::{Bus, Calls, LocalBus, Server};
 use firelane_store::db::Db;
+use firelane_traces::Sink;
 use firelane_wire::bus::{
     Caller, ChangeSandbox, CreateSandbox, MakeKey, ReportHost, RevokeKey, SandboxChange,
 };
@@ -41,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) owner: u32,
     /// Where the database is; a folder of its own, if none is named.
     pub(crate) folder: Option<PathBuf>,
+    /// Takes the spans of what is over.
+    pub(crate) traces: Sink,
 }
 
 impl Default for Setup {
@@ -52,6 +55,7 @@ impl Default for Setup {
             keys: false,
             owner: u32::MAX,
             folder: None,
+            traces: Sink::off(),
         }
     }
 }
@@ -94,6 +98,7 @@ impl Service {
         let config = Config {
             queue: setup.queue,
             queue_per_tenant: setup.queue_per_tenant,
+            traces: setup.traces,
         };
         let coordinator = Coordinator::new(config, Arc::clone(&bus), db).await;
         let coordinator = coordinator.expect("a coordinator");

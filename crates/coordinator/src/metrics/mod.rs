@@ -142,6 +142,7 @@ impl Coordinator {
         let commits = metrics.commits.clone();
         self.db
             .on_commit(move |took| commits.observe(took.as_secs_f64()));
+        self.config.traces.register(registry);
         registry.register_collector(Box::new(Gauges(Arc::downgrade(self))));
     }
 }
@@ -208,7 +209,8 @@ impl Steps {
     }
 }
 
-fn phases(ran: &Ran) -> (Option<Duration>, Option<Duration>) {
+/// How long a run took to be ready, and from there to its outcome.
+pub(crate) fn phases(ran: &Ran) -> (Option<Duration>, Option<Duration>) {
     let at = |name: &str| ran.phases_ms.get(name).copied();
     let took = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok();
     let ready = at("renewed").or_else(|| at("connected"));

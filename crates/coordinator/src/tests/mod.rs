@@ -2,6 +2,7 @@
 
 mod ends;
 mod room;
+mod traces;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use firelane_model::id::RunId;
 use firelane_store::bus::LocalBus;
 use firelane_store::db::{AuditVerdict, Db};
+use firelane_traces::Sink;
 use firelane_wire::bus::{Caller, ListRuns, SubmitRun, Submitted};
 use firelane_wire::event::End;
 use firelane_wire::page::PageQuery;
@@ -24,6 +26,7 @@ async fn open(folder: &Path) -> (Arc<Coordinator>, Db) {
     let config = Config {
         queue: 1000,
         queue_per_tenant: 1000,
+        traces: Sink::off(),
     };
     open_with(folder, config).await
 }
@@ -64,6 +67,7 @@ async fn submit_as(
         request: serde_json::from_str(request).unwrap(),
         durable,
         idempotency_key: key.map(str::to_owned),
+        traceparent: None,
     };
     Arc::clone(coordinator).submit(call).await
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use firelane_model::id::KeyId;
 use firelane_store::db::AuditVerdict;
+use firelane_traces::Sink;
 use firelane_wire::bus::Caller;
 use firelane_wire::problem::Code;
 
@@ -14,6 +15,7 @@ fn small(queue: usize) -> Config {
     Config {
         queue,
         queue_per_tenant: queue,
+        traces: Sink::off(),
     }
 }
 

@@ -12,7 +12,7 @@ use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Batch, BatchItem, BatchRequest, Outcome, Run};
 
 use super::outcome;
-use super::post::Leaving;
+use super::post::{Leaving, traceparent};
 use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Json;
@@ -36,6 +36,8 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
         ("Prefer" = Option<String>, Header, description = "`respond-async` (RFC 7240)"),
         ("Idempotency-Key" = Option<String>, Header,
          description = "The same key of the same tenant means the same runs, and the same answer, for a day"),
+        ("traceparent" = Option<String>, Header,
+         description = "The caller's span that the runs become parts of (W3C Trace Context)"),
     ),
     responses(
         (status = 200, description = "Those that were taken have ended", body = Batch),
@@ -54,6 +56,7 @@ pub(crate) async fn batch(
     let respond_async = prefer::respond_async(&headers);
     request.check()?;
     let durable = respond_async || key.is_some();
+    let traceparent = traceparent(&headers);
     let mut taken = Vec::new();
     for (number, request) in request.runs.into_iter().enumerate() {
         let submit = SubmitRun {
@@ -62,6 +65,7 @@ pub(crate) async fn batch(
             durable,
             // No header has a line break: this is no key that a single run can have.
             idempotency_key: key.as_ref().map(|key| format!("{key}\n{number}")),
+            traceparent,
         };
         let submitted = gateway.coordinator.ask(&submit).await;
         taken.push(submitted.map(|submitted| {

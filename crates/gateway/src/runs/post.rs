@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use firelane_model::id::RunId;
 use firelane_wire::bus::{Caller, CancelRun, GetRun, SubmitRun};
 use firelane_wire::key::Scope;
 use firelane_wire::problem::Problem;
 use firelane_wire::run::{Run, RunRequest};
+use firelane_wire::trace::TraceParent;
 
 use super::outcome;
 use crate::Gateway;
@@ -20,6 +21,9 @@ use crate::failure::{Answer, Failure};
 use crate::idempotency;
 use crate::prefer;
 use crate::trace::{RequestId, Timings};
+
+/// Source: W3C, "Trace Context", level 1.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Runs code in a fresh microVM
 ///
@@ -32,6 +36,8 @@ use crate::trace::{RequestId, Timings};
         ("Prefer" = Option<String>, Header, description = "`respond-async` (RFC 7240)"),
         ("Idempotency-Key" = Option<String>, Header,
          description = "The same key of the same tenant means the same run, for a day"),
+        ("traceparent" = Option<String>, Header,
+         description = "The caller's span that the run becomes a part of (W3C Trace Context)"),
     ),
     responses(
         (status = 200, description = "The program has ended", body = Run),
@@ -54,6 +60,7 @@ pub(crate) async fn post(
         request,
         durable: respond_async || idempotency_key.is_some(),
         idempotency_key,
+        traceparent: traceparent(&headers),
     };
     let submitted = gateway.coordinator.ask(&submit).await?;
     tracing::debug!(request = request_id.0, run = %submitted.id, "a run is queued");
@@ -112,6 +119,15 @@ fn timings(run: &Run) -> Timings {
         timings.push(("exec", result - ready));
     }
     Timings(timings)
+}
+
+/// The caller's span; what is malformed is none, as the recommendation has it.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => only.to_str().ok()?.parse().ok(),
+        _ => None,
+    }
 }
 
 /// Cancels a run whose caller leaves while it waits for the outcome.

@@ -1,5 +1,6 @@
 //! Runs: what the service does with one program in a microVM of its own.
 
+use std::net::TcpListener;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firelane_client::Method;
@@ -260,4 +261,30 @@ fn keys_are_made_listed_and_revoked_and_the_audit_says_so() {
         nobody.stderr.contains("remedy: start it: firelane serve"),
         "{nobody:?}"
     );
+}
+
+#[test]
+fn a_collector_that_never_answers_holds_up_neither_runs_nor_the_end() {
+    let lab = Lab::new();
+    // Connections wait here, and nobody takes them.
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", collector.local_addr().unwrap());
+    let service = Service::start(&lab, &["--pool-max", "0", "--otlp-endpoint", &url]);
+    let run = service.over(&service.submit("bash", "echo 1"));
+    assert_eq!(run.outcome.expect("it ran").stdout, "1\n");
+    let id = run.id.to_string();
+    assert_eq!(run.trace_id.as_deref(), id.strip_prefix("run-"));
+    assert_eq!(service.stop(), 0);
+    // It was asked.
+    collector.set_nonblocking(true).unwrap();
+    collector.accept().unwrap();
+}
+
+#[test]
+fn what_is_no_collector_is_wrong_usage() {
+    let lab = Lab::new();
+    let ended = lab.firelane(&["serve", "--otlp-endpoint", "https://me:secret@localhost"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("--otlp-endpoint: "), "{ended:?}");
+    assert!(!ended.stderr.contains("secret"), "{ended:?}");
 }

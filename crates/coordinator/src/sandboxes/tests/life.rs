@@ -173,6 +173,7 @@ async fn what_a_host_refuses_to_make_is_gone_and_counts_no_more() {
         request: serde_json::from_str(r#"{"lang":"python","code":"1"}"#).unwrap(),
         durable: false,
         idempotency_key: None,
+        traceparent: None,
     };
     let over = Arc::clone(&service.coordinator).submit(run).await;
     assert_eq!(over.unwrap_err().code, Code::RateLimited);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use firelane_model::id::{KeyId, SandboxId};
 use firelane_store::bus::{LocalBus, Server, SharedBus};
 use firelane_store::db::{AuditVerdict, Db};
+use firelane_traces::Sink;
 use firelane_wire::bus::{
     Caller, ChangeSandbox, CreateSandbox, FindSandbox, GetSandbox, ListSandboxes, SandboxChange,
 };
@@ -55,6 +56,7 @@ impl Service {
         let config = Config {
             queue: 10,
             queue_per_tenant: 10,
+            traces: Sink::off(),
         };
         let coordinator = Coordinator::new(config, Arc::clone(&bus), db.clone()).await;
         let coordinator = coordinator.unwrap();

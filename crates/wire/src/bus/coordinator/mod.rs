@@ -13,6 +13,7 @@ use crate::key::{Key, KeyMade, NewKey};
 use crate::page::{Page, PageQuery};
 use crate::queue::Queue;
 use crate::run::{Place, Run, RunRequest, RunState};
+use crate::trace::TraceParent;
 use crate::usage::{Usage, UsageQuery};
 
 pub use answer::*;
@@ -44,6 +45,9 @@ pub struct SubmitRun {
     pub durable: bool,
     /// The same run for the same key of the same tenant.
     pub idempotency_key: Option<String>,
+    /// The caller's span that it is a part of.
+    #[serde(default)]
+    pub traceparent: Option<TraceParent>,
 }
 
 /// A run that is queued, or was already.
