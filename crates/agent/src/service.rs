@@ -7,6 +7,7 @@ use std::time::Duration;
 use firelane_guest_proto::Lang;
 use firelane_model::pool::PoolConfig;
 use firelane_store::bus::{Bus, BusError, Calls, Server};
+use firelane_store::serve_calls;
 use firelane_vmm::driver::MicroVm;
 use firelane_wire::bus::{
     ClosePipe, DropSnapshot, FeedExec, FeedRun, FinishPipe, FollowExec, FollowRun, GetExec,
@@ -117,17 +118,7 @@ impl Agent {
     pub async fn serve(self: &Arc<Self>, bus: Arc<dyn Bus>) -> Result<Server, ServeError> {
         self.sandboxes.sweep()?;
         let mut server = Server::new(Arc::clone(&bus), &format!("agent.{}", self.config.host));
-        macro_rules! serve {
-            ($($call:ty => |$this:ident, $value:ident| $answer:expr;)*) => {$({
-                let this = Arc::clone(self);
-                let answer = move |$value: $call| {
-                    let $this = Arc::clone(&this);
-                    async move { $answer }
-                };
-                server.on(answer).await?;
-            })*};
-        }
-        serve! {
+        serve_calls! { server, self;
             StartRun => |this, call| this.start_run(call);
             FollowRun => |this, call| this.follow_run(call).await;
             FeedRun => |this, call| this.feed_run(call).await;

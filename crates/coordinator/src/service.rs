@@ -11,6 +11,7 @@ use firelane_model::queue::{FairQueue, Limits, ServiceRate};
 use firelane_model::time::Moment;
 use firelane_store::bus::{BusError, Calls, Server, SharedBus};
 use firelane_store::db::{Db, DbError};
+use firelane_store::serve_calls;
 use firelane_traces::Sink;
 use firelane_wire::bus::{
     CancelRun, ChangeSandbox, CreateSandbox, FindKey, FindSandbox, ForkSandbox, GetRun, GetSandbox,
@@ -191,17 +192,7 @@ impl Coordinator {
         self.revive().await?;
         self.revive_sandboxes().await?;
         let mut server = Server::new(Arc::clone(&self.bus), SUBJECT);
-        macro_rules! serve {
-            ($($call:ty => |$this:ident, $value:ident| $answer:expr;)*) => {$({
-                let this = Arc::clone(self);
-                let answer = move |$value: $call| {
-                    let $this = Arc::clone(&this);
-                    async move { $answer }
-                };
-                server.on(answer).await?;
-            })*};
-        }
-        serve! {
+        serve_calls! { server, self;
             SubmitRun => |this, call| this.submit(call).await;
             ReadRun => |this, call| this.read(call).await;
             GetRun => |this, call| this.get(call).await;

@@ -6,7 +6,7 @@
 //! | [`run`], [`event`] | one piece of code, run once; what happens to it, in order |
 //! | [`sandbox`], [`exec`], [`mod@file`], [`snapshot`] | microVMs that stay for a while |
 //! | [`trace`] | the span of a caller that a request is a part of |
-//! | [`template`], [`host`], [`queue`], [`usage`], [`key`] | what is there, and who may use it |
+//! | [`host`], [`queue`], [`usage`], [`key`] | what is there, and who may use it |
 //! | [`check`] | what can be wrong with a request beyond its form |
 //! | [`bus`] | the calls that gateway, coordinator and agent make to each other |
 //!
@@ -27,6 +27,5 @@ pub mod queue;
 pub mod run;
 pub mod sandbox;
 pub mod snapshot;
-pub mod template;
 pub mod trace;
 pub mod usage;

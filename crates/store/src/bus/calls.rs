@@ -77,6 +77,20 @@ fn problem(error: &BusError) -> Problem {
     Problem::new(code, error.to_string())
 }
 
+/// Serves many kinds of call with one thing that many share: a list of
+/// `Call => |shared, call| answer;`. What fails is given by `?`.
+#[macro_export]
+macro_rules! serve_calls {
+    ($server:ident, $shared:expr; $($call:ty => |$this:ident, $value:ident| $answer:expr;)*) => {$({
+        let shared = ::std::sync::Arc::clone($shared);
+        let answer = move |$value: $call| {
+            let $this = ::std::sync::Arc::clone(&shared);
+            async move { $answer }
+        };
+        $server.on(answer).await?;
+    })*};
+}
+
 /// Serves calls. Dropped, it serves no more, and what was being answered is dropped too.
 pub struct Server {
     bus: SharedBus,
