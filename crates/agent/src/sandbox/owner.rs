@@ -132,9 +132,11 @@ impl Owner {
         let deadline = self.deadline();
         let sample = self.sampled + self.sample_interval();
         let stop = self.agent.stop.clone();
+        // One whose destroy failed waits for the next try.
+        let ending = matches!(self.life.state(), State::Destroying { .. });
         let event = tokio::select! {
             order = self.inbox.recv() => return order.and_then(|order| self.take(order, held)),
-            () = stop.cancelled() => Event::ServiceEnds,
+            () = stop.cancelled(), if !ending => Event::ServiceEnds,
             death = held.died() => {
                 tracing::info!(sandbox = %self.here.id, %death, "a sandbox's VMM ended");
                 Event::VmmDied
