@@ -154,6 +154,7 @@ fn throwaway(prepared: &Prepared, lang: Lang) -> ExecSpec {
             .env
             .clone()
             .into_iter()
+            .chain(apart(lang))
             .collect(),
         cwd: None,
         limits: Limits {
@@ -163,6 +164,13 @@ fn throwaway(prepared: &Prepared, lang: Lang) -> ExecSpec {
         },
         pty: None,
     }
+}
+
+/// What keeps the throwaway program from the interpreter that waits, where that becomes the program: it
+/// is for the one that claims the clone. An interpreter of its own runs the same code.
+fn apart(lang: Lang) -> Option<(String, String)> {
+    // Any variable of this name that was not there when the one that waits was started.
+    (lang == Lang::Node).then(|| ("NODE_FIRELANE_WARMING".into(), "1".into()))
 }
 
 async fn destroy(vm: Box<dyn MicroVm>) {
