@@ -33,8 +33,8 @@ usage: cargo xtask COMMAND
   test [ARGS...]       build, then run every test; ARGS go to the test runner
   tidy                 check the workspace's own rules
   check [--no-tests]   format, lints, tidy, docs, licences and bans, the API's
-                       description, tests, fuzzing of the API, the
-                       dashboard in a browser
+                       description, fuzzing of the API, the dashboard in a
+                       browser; last what `cargo xtask test` runs
   openapi              write docs/openapi.json anew
   dist                 make the release tarball in target/dist
 ";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use firelane_model::sandbox::Action;
 use firelane_vmm::driver::{Death, MicroVm, SaveError, SnapshotFiles};
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::Timeline;
@@ -51,11 +52,32 @@ impl Work {
     pub(super) fn of(change: Change) -> Work {
         match change {
             Change::Pause => Work::Pause,
-            // Terms are never an action.
-            Change::Resume | Change::Terms { .. } => Work::Resume,
+            Change::Resume => Work::Resume,
             Change::Destroy => Work::Destroy,
             Change::Save(files) => Work::Save(files),
             Change::RollBack(kept) => Work::RollBack(kept),
+        }
+    }
+
+    /// What carries out an action that nobody asked for. The others need what they are asked for with.
+    pub(super) fn unasked(action: Action) -> Option<Work> {
+        match action {
+            Action::Pause => Some(Work::Pause),
+            Action::Resume => Some(Work::Resume),
+            Action::Destroy => Some(Work::Destroy),
+            Action::Create | Action::Save | Action::RollBack => None,
+        }
+    }
+
+    /// What the state machine calls it.
+    pub(super) fn action(&self) -> Action {
+        match self {
+            Work::Create(_) => Action::Create,
+            Work::Pause => Action::Pause,
+            Work::Resume => Action::Resume,
+            Work::Save(_) => Action::Save,
+            Work::RollBack(_) => Action::RollBack,
+            Work::Destroy => Action::Destroy,
         }
     }
 }

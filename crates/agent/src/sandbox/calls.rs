@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use firelane_model::id::{SandboxId, SnapshotId};
+use firelane_model::id::SnapshotId;
 use firelane_wire::bus::{
     DropSnapshot, LookSandbox, MakeSandbox, SandboxOrder, SandboxRef, SandboxSeen, SaveSandbox,
     SnapshotHere, SplitSandbox, TellSandbox,
@@ -11,7 +11,6 @@ use firelane_wire::bus::{
 use firelane_wire::problem::Problem;
 use firelane_wire::sandbox::NewSandbox;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -77,10 +76,9 @@ impl Agent {
             SandboxOrder::Pause => Change::Pause,
             SandboxOrder::Resume => Change::Resume,
             SandboxOrder::Destroy => Change::Destroy,
-            SandboxOrder::Terms { ttl_s, idle } => Change::Terms {
-                ttl: ttl_s.map(Duration::from_secs),
-                idle,
-            },
+            SandboxOrder::Terms { ttl_s, idle } => {
+                return here.set(ttl_s.map(Duration::from_secs), idle).await;
+            }
             SandboxOrder::RollBack { snapshot } => {
                 let kept = self.sandboxes.keep.find(snapshot, &sandbox.tenant)?;
                 kept.check(&self.vmm(&kept))?;
@@ -108,23 +106,23 @@ impl Agent {
         let id = SnapshotId::from_bits(Uuid::now_v7().as_u128());
         // Once all clones are made nobody needs the files.
         let (_draft, saved) = self.save(&here, id).await?;
-        let mut making = JoinSet::new();
-        for (number, fork) in call.forks.iter().enumerate() {
-            let (agent, saved) = (Arc::clone(&self), saved.clone());
-            let sandbox = SandboxRef {
-                tenant: here.tenant.clone(),
-                id: *fork,
-            };
-            let request = here.forked();
-            making.spawn(async move {
-                let made = agent.begin_sandbox(sandbox, request, Source::Kept(Box::new(saved)));
-                (number, made.await)
-            });
-        }
-        let mut forks: Vec<_> = call.forks.iter().map(|fork| Err(unmade(*fork))).collect();
-        while let Some(made) = making.join_next().await {
-            let (number, made) = made.map_err(|error| internal(&error))?;
-            forks[number] = made;
+        let making: Vec<_> = call
+            .forks
+            .into_iter()
+            .map(|id| {
+                let tenant = here.tenant.clone();
+                let source = Source::Kept(Box::new(saved.clone()));
+                let making = Arc::clone(&self).begin_sandbox(
+                    SandboxRef { tenant, id },
+                    here.forked(),
+                    source,
+                );
+                tokio::spawn(making)
+            })
+            .collect();
+        let mut forks = Vec::with_capacity(making.len());
+        for fork in making {
+            forks.push(fork.await.unwrap_or_else(|error| Err(internal(&error))));
         }
         Ok(forks)
     }
@@ -154,8 +152,4 @@ impl Agent {
         let removed = self.sandboxes.keep.remove(call.id);
         removed.map_err(|error| internal(&error))
     }
-}
-
-fn unmade(id: SandboxId) -> Problem {
-    Problem::not_found("sandbox", id)
 }

@@ -56,6 +56,12 @@ pub(super) enum Order {
         what: Change,
         reply: oneshot::Sender<Result<SandboxSeen, Problem>>,
     },
+    /// Somebody gives it another time or policy.
+    Terms {
+        ttl: Option<Duration>,
+        idle: Option<Idle>,
+        reply: oneshot::Sender<Result<SandboxSeen, Problem>>,
+    },
     /// Somebody wants to use its session, for a program of this name or for something short. Wakes it.
     Begin {
         id: Option<ExecId>,
@@ -75,10 +81,6 @@ pub(super) enum Change {
     Pause,
     Resume,
     Destroy,
-    Terms {
-        ttl: Option<Duration>,
-        idle: Option<Idle>,
-    },
     /// Its memory and state go to these files, which do not exist yet.
     Save(SnapshotFiles),
     RollBack(Box<Kept>),
@@ -143,6 +145,17 @@ impl Here {
     pub(super) async fn change(&self, what: Change) -> Result<SandboxSeen, Problem> {
         let (reply, answer) = oneshot::channel();
         self.tell(Order::Change { what, reply });
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Gives it another time or policy; what is absent stays.
+    pub(super) async fn set(
+        &self,
+        ttl: Option<Duration>,
+        idle: Option<Idle>,
+    ) -> Result<SandboxSeen, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Order::Terms { ttl, idle, reply });
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -237,17 +250,13 @@ pub(super) fn from_refused(id: SandboxId, refused: &Refused) -> Problem {
 
 impl Change {
     /// What the state machine is asked.
-    pub(super) fn asked(
-        &self,
-        expires: impl Fn(Duration) -> firelane_model::time::Moment,
-    ) -> Option<Asked> {
-        Some(match self {
+    pub(super) fn asked(&self) -> Asked {
+        match self {
             Change::Pause => Asked::Pause,
             Change::Resume => Asked::Resume,
             Change::Destroy => Asked::Destroy,
             Change::Save(_) => Asked::Save,
             Change::RollBack(_) => Asked::RollBack,
-            Change::Terms { ttl, .. } => Asked::ExpireAt(expires((*ttl)?)),
-        })
+        }
     }
 }

@@ -9,7 +9,7 @@ use firelane_model::time::Moment;
 use firelane_vmm::session::Session;
 use firelane_wire::bus::SandboxSeen;
 use firelane_wire::problem::Problem;
-use firelane_wire::sandbox::MAX_TTL_S;
+use firelane_wire::sandbox::{Idle, MAX_TTL_S};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -26,9 +26,8 @@ const KEPT_AFTER_END: Duration = Duration::from_secs(60);
 
 type Reply = oneshot::Sender<Result<SandboxSeen, Problem>>;
 
-/// An action, with what it needs and who waits for it.
+/// What is to be done, and who waits for it.
 struct Job {
-    action: Action,
     work: Work,
     reply: Option<Reply>,
 }
@@ -62,7 +61,7 @@ impl Owner {
             max_ttl: Duration::from_secs(MAX_TTL_S),
             idle: here.request.idle.map(policy),
         };
-        let (life, action) = Sandbox::create(terms, Moment::ORIGIN);
+        let (life, _create) = Sandbox::create(terms, Moment::ORIGIN);
         let owner = Owner {
             agent: Arc::clone(agent),
             here,
@@ -74,7 +73,6 @@ impl Owner {
             sampled: start,
         };
         let job = Job {
-            action,
             work: Work::Create(source),
             reply: Some(reply),
         };
@@ -144,7 +142,7 @@ impl Owner {
             () = sleep_until(deadline) => Event::Tick,
             () = sleep_until(sample) => {
                 self.sampled = Instant::now();
-                Event::CpuUsed(held.cpu().unwrap_or_default())
+                Event::CpuUsed(held.cpu()?)
             }
         };
         self.event(event)
@@ -153,7 +151,10 @@ impl Owner {
     fn event(&mut self, event: Event) -> Option<Job> {
         // Only what was asked is refused.
         let action = self.life.apply(event, self.now()).ok().flatten()?;
-        Some(Job::plain(action, None))
+        Some(Job {
+            work: Work::unasked(action)?,
+            reply: None,
+        })
     }
 
     /// When time alone changes something.
@@ -173,6 +174,10 @@ impl Owner {
     fn take(&mut self, order: Order, held: &Held) -> Option<Job> {
         match order {
             Order::Change { what, reply } => self.change(what, reply),
+            Order::Terms { ttl, idle, reply } => {
+                self.set(ttl, idle, reply);
+                None
+            }
             order => {
                 self.put_off.push(order);
                 self.catch_up(held)
@@ -181,32 +186,39 @@ impl Owner {
     }
 
     fn change(&mut self, what: Change, reply: Reply) -> Option<Job> {
-        let now = self.now();
-        let applied = match what.asked(|ttl| now + ttl) {
-            Some(asked) => self.life.apply(Event::Asked(asked), now),
-            None => Ok(None),
-        };
-        if let (Change::Terms { ttl, idle }, Ok(_)) = (&what, &applied) {
-            self.here.set_terms(*ttl, *idle);
-            if let Some(idle) = *idle {
-                self.life.set_idle(Some(policy(idle)), now);
-            }
-        }
-        match applied {
-            Ok(Some(action)) => Some(Job {
-                action,
+        let asked = Event::Asked(what.asked());
+        match self.life.apply(asked, self.now()) {
+            Ok(Some(_)) => Some(Job {
                 work: Work::of(what),
                 reply: Some(reply),
             }),
             Ok(None) => {
-                let _ = reply.send(Ok(self.seen()));
+                answer(Some(reply), Ok(self.seen()));
                 None
             }
             Err(refused) => {
-                let _ = reply.send(Err(from_refused(self.here.id, &refused)));
+                answer(Some(reply), Err(from_refused(self.here.id, &refused)));
                 None
             }
         }
+    }
+
+    /// Another time and another policy; nothing is to be done for them.
+    fn set(&mut self, ttl: Option<Duration>, idle: Option<Idle>, reply: Reply) {
+        let now = self.now();
+        let expire = ttl.map(|ttl| Event::Asked(Asked::ExpireAt(now + ttl)));
+        let expired = expire.map_or(Ok(None), |expire| self.life.apply(expire, now));
+        let set = match expired {
+            Ok(_) => {
+                self.here.set_terms(ttl, idle);
+                if let Some(idle) = idle {
+                    self.life.set_idle(Some(policy(idle)), now);
+                }
+                Ok(self.seen())
+            }
+            Err(refused) => Err(from_refused(self.here.id, &refused)),
+        };
+        answer(Some(reply), set);
     }
 
     /// Takes in what is about the session. A paused sandbox wakes for those who want it.
@@ -237,7 +249,7 @@ impl Owner {
                     self.event(id.map_or(Event::Used, Event::ExecEnded));
                 }
                 Order::Lost { .. } => lost = true,
-                Order::Change { .. } => {}
+                Order::Change { .. } | Order::Terms { .. } => {}
             }
         }
         if lost {
@@ -260,11 +272,8 @@ impl Owner {
     /// Does something to the microVM. Gives what supersedes it, if something does.
     async fn carry_out(&mut self, held: &mut Held, job: Job) -> Option<Job> {
         self.publish(held);
-        let Job {
-            action,
-            work,
-            reply,
-        } = job;
+        let Job { work, reply } = job;
+        let action = work.action();
         let is_destroy = action == Action::Destroy;
         if matches!(action, Action::Destroy | Action::RollBack) {
             // What this VMM has used goes with it.
@@ -315,6 +324,10 @@ impl Owner {
         let event = tokio::select! {
             order = self.inbox.recv() => match order? {
                 Order::Change { what, reply } => return self.change(what, reply),
+                Order::Terms { ttl, idle, reply } => {
+                    self.set(ttl, idle, reply);
+                    return None;
+                }
                 order => {
                     self.put_off.push(order);
                     return None;
@@ -324,22 +337,6 @@ impl Owner {
             () = sleep_until(deadline) => Event::Tick,
         };
         self.event(event)
-    }
-}
-
-impl Job {
-    fn plain(action: Action, reply: Option<Reply>) -> Job {
-        let work = match action {
-            Action::Pause => Work::Pause,
-            Action::Resume => Work::Resume,
-            // What needs more than its name is asked for with it.
-            Action::Create | Action::Save | Action::RollBack | Action::Destroy => Work::Destroy,
-        };
-        Job {
-            action,
-            work,
-            reply,
-        }
     }
 }
 

@@ -144,14 +144,12 @@ impl<'a> Pump<'a> {
                 if Instant::now() >= again {
                     self.kill()?;
                 }
-            } else {
-                if self.running.watch.status().is_some() {
-                    // What the main process leaves behind ends with it.
-                    self.kill()?;
-                } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    self.timed_out = true;
-                    self.kill()?;
-                }
+            } else if self.running.watch.status().is_some() {
+                // What the main process leaves behind ends with it.
+                self.kill()?;
+            } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.timed_out = true;
+                self.kill()?;
             }
             self.feed(sink)?;
             for output in &mut self.outputs {

@@ -153,6 +153,29 @@ fn a_destroy_supersedes_whatever_is_being_done() {
 }
 
 #[test]
+fn the_end_of_its_service_is_its_own() {
+    let mut sandbox = running(Then::Pause);
+    let ended = sandbox.apply(Event::ServiceEnds, NOW);
+    assert_eq!(ended, Ok(Some(Action::Destroy)));
+    let reason = Reason::HostRestarted;
+    assert_eq!(sandbox.state(), State::Destroying { reason });
+    assert_eq!(sandbox.apply(Event::ServiceEnds, NOW), Ok(None));
+}
+
+#[test]
+fn who_uses_it_or_gives_it_a_policy_puts_idleness_off() {
+    let mut sandbox = running(Then::Pause);
+    assert_eq!(sandbox.next_deadline(), Some(at(60)));
+    sandbox.apply(Event::Used, at(50)).unwrap();
+    assert_eq!(sandbox.next_deadline(), Some(at(110)));
+    assert_eq!(sandbox.apply(Event::Tick, at(60)), Ok(None));
+    sandbox.set_idle(sandbox.idle(), at(80));
+    assert_eq!(sandbox.next_deadline(), Some(at(140)));
+    sandbox.set_idle(None, at(90));
+    assert_eq!(sandbox.next_deadline(), Some(at(600)));
+}
+
+#[test]
 fn a_destroy_that_fails_is_tried_again_later() {
     let mut sandbox = running(Then::Pause);
     ask(&mut sandbox, Asked::Destroy).unwrap();
