@@ -188,14 +188,15 @@ impl<'a> Build<'a> {
         let tree = staging.path().join("tree");
         make_folder(&tree)?;
         let packages = self.packages(staging.path(), &tree)?;
+        // This runs the tree's own interpreter, so it comes before anything that the definition puts there.
+        self.progress.step(Step::Bytecode);
+        bytecode::compile(&tree).map_err(BuildError::Bytecode)?;
         let wheels = self.wheels(staging.path(), &tree)?;
         self.progress.step(Step::FixUps);
         for (step, fix) in fixups::STEPS {
             self.progress.message(step);
             fix(&tree, self.resolved).map_err(|source| BuildError::FixUp { step, source })?;
         }
-        self.progress.step(Step::Bytecode);
-        bytecode::compile(&tree).map_err(BuildError::Bytecode)?;
         fixups::final_modes(&tree).map_err(|source| BuildError::FixUp {
             step: "final modes",
             source,

@@ -9,12 +9,12 @@ pub enum Step {
     Kernel,
     /// Resolving, downloading and unpacking Debian packages.
     Packages,
+    /// Compiling the Python byte-code of packages.
+    Bytecode,
     /// Downloading wheels and taking files out of them.
     Wheels,
     /// What maintainer scripts would have done.
     FixUps,
-    /// Compiling Python byte-code.
-    Bytecode,
     /// Writing the erofs image.
     Image,
     /// Hashing, and the manifest.
@@ -27,9 +27,9 @@ impl Step {
         Self::Prepare,
         Self::Kernel,
         Self::Packages,
+        Self::Bytecode,
         Self::Wheels,
         Self::FixUps,
-        Self::Bytecode,
         Self::Image,
         Self::Store,
     ];
@@ -40,9 +40,9 @@ impl Step {
             Self::Prepare => "prepare",
             Self::Kernel => "kernel",
             Self::Packages => "packages",
+            Self::Bytecode => "byte-code",
             Self::Wheels => "wheels",
             Self::FixUps => "fix-ups",
-            Self::Bytecode => "byte-code",
             Self::Image => "image",
             Self::Store => "store",
         }

@@ -145,3 +145,42 @@ fn an_unknown_package_is_named_and_leaves_nothing() {
         0
     );
 }
+
+/// A definition may come from somebody else: to build it must not run what is in it, nor follow its links.
+#[test]
+fn nothing_of_a_definition_runs_on_the_host_or_leads_out_of_the_tree() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (ran, outside) = (scratch.path().join("ran"), scratch.path().join("outside"));
+    fs::create_dir(&outside).unwrap();
+    let path = scratch.path().join("hostile.toml");
+    let modules = [
+        "compileall",
+        "sitecustomize",
+        "importlib/__init__",
+        "re/__init__",
+    ];
+    let files: String = modules
+        .iter()
+        .map(|module| {
+            format!(
+                "[files.'usr/lib/python3.11/{module}.py']\ncontent = \"open('{}', 'w')\"\n",
+                ran.display()
+            )
+        })
+        .collect();
+    let definition = format!(
+        "include = ['base']\n[links]\n'usr/lib/python3/dist-packages/__pycache__' = '{}'\n{files}\
+         [files.'usr/lib/python3/dist-packages/mine.py']\ncontent = 'mine = 1'\n",
+        outside.display()
+    );
+    fs::write(&path, definition).unwrap();
+    let store = Store::open(&scratch.path().join("store")).unwrap();
+    let options = Options {
+        cache: Some(cache(scratch.path())),
+        ..Options::default()
+    };
+    let definition = Definition::from_file(&path).unwrap();
+    build(&store, &definition, &options, &Silent).unwrap();
+    assert!(!ran.exists());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}

@@ -10,7 +10,7 @@ use crate::file::read;
 use crate::tree::paths::normalise;
 
 /// Changes whenever the same definition would give another image: templates of an older recipe are built again.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// Guest memory where no definition says otherwise, in MiB.
 const MEMORY_MIB: u32 = 256;
 /// Least and most guest memory a definition may ask for, in MiB.

@@ -1,7 +1,9 @@
 //! Python byte-code for the standard library, compiled ahead: guests cannot write it to their read-only root, and compiling at each
 //! start is slow.
 //!
-//! The tree's own interpreter runs on the host through the tree's own dynamic loader: no chroot, so no root. Hash-based
+//! The tree's own interpreter runs on the host through the tree's own dynamic loader: no chroot, so no root. So nothing may be in the tree yet
+//! but what the distribution's packages hold, whose signatures were checked: a definition's files could otherwise run on the host, and its links
+//! lead out of the tree. Modules that a definition brings itself are not compiled ahead. Hash-based
 //! files that are never checked against their source (PEP 552) make the result independent of file times.
 
 use std::fs;
@@ -32,6 +34,8 @@ pub(crate) fn compile(tree: &Path) -> Result<(), ToolError> {
     command.args(["-S", "-s", "-B", "-m", "compileall", "-q", "-f", "-j", "1"]);
     command.args(["--invalidation-mode", "unchecked-hash"]);
     command.arg("-s").arg(tree).args(["-p", "/"]).args(&folders);
+    // With -m the interpreter looks for modules in its working directory first.
+    command.current_dir(tree);
     command.env_clear().env("LC_ALL", "C.UTF-8");
     command
         .env("PYTHONHOME", tree.join("usr"))
