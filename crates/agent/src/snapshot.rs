@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use firelane_guest_proto::Lang;
 use firelane_guest_proto::SESSION_PORT;
@@ -11,10 +12,13 @@ use firelane_vmm::connect::{ConnectError, connect};
 use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotError, SnapshotFiles};
 use firelane_vmm::session::{Session, SessionError};
 use firelane_vmm::timeline::Timeline;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// How long a guest that listens may take to open a session.
-pub(crate) const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a guest's kernel has put off while programs ran is done once before the snapshot, and not by
+/// every clone.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Why there is no snapshot. Nothing of the attempt is left.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +143,7 @@ async fn warm(vm: &dyn MicroVm, spec: &WarmSpec) -> Result<(), MakeError> {
     let session = Session::open(stream).await?;
     session.warm(spec).await?;
     session.close().await;
+    sleep(SETTLING).await;
     Ok(())
 }
 

@@ -3,14 +3,15 @@
 //!
 //! Emulation translates every piece of the guest's code the first time that it runs. A clone that
 //! has run one program of its language has most of what the next one needs, so that one is many
-//! times faster. Nobody's program has run in it: the throwaway one is ours.
+//! times faster. Nobody's program has run in it: the throwaway one is ours. Then it is warmed as the
+//! template was, so that what a program uses up is there again.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use firelane_guest_proto::Lang;
-use firelane_guest_proto::message::{ExecSpec, Limits, Program};
+use firelane_guest_proto::message::{ExecSpec, Limits, Program, WarmSpec};
 use firelane_vmm::driver::{ControlError, MicroVm};
 use firelane_vmm::session::{Session, SessionError};
 use firelane_vmm::timeline::{Phase, Timeline};
@@ -121,6 +122,10 @@ async fn exercise(
     lang: Lang,
 ) -> Result<(), WarmError> {
     let exec = session.exec(&throwaway(prepared, lang)).await?;
+    let again = WarmSpec {
+        snippets: Vec::new(),
+        env: env(prepared),
+    };
     let bounds = Bounds {
         time: Some(WARMING),
         output: WARMING_OUTPUT,
@@ -129,6 +134,8 @@ async fn exercise(
     if outcome.exit_code() != 0 {
         return Err(WarmError::Failed(outcome.exit_code()));
     }
+    // What it used up is there again; and until it is renewed, the clone runs nothing.
+    session.warm(&again).await?;
     Ok(vm.pause().await?)
 }
 
@@ -148,14 +155,7 @@ fn throwaway(prepared: &Prepared, lang: Lang) -> ExecSpec {
             source: source.into(),
             args: Vec::new(),
         },
-        env: prepared
-            .template
-            .manifest()
-            .env
-            .clone()
-            .into_iter()
-            .chain(apart(lang))
-            .collect(),
+        env: env(prepared),
         cwd: None,
         limits: Limits {
             timeout_ms: u64::try_from(WARMING.as_millis()).unwrap_or(u64::MAX),
@@ -166,11 +166,10 @@ fn throwaway(prepared: &Prepared, lang: Lang) -> ExecSpec {
     }
 }
 
-/// What keeps the throwaway program from the interpreter that waits, where that becomes the program: it
-/// is for the one that claims the clone. An interpreter of its own runs the same code.
-fn apart(lang: Lang) -> Option<(String, String)> {
-    // Any variable of this name that was not there when the one that waits was started.
-    (lang == Lang::Node).then(|| ("NODE_FIRELANE_WARMING".into(), "1".into()))
+/// The template's environment.
+fn env(prepared: &Prepared) -> Vec<(String, String)> {
+    let manifest = prepared.template.manifest();
+    manifest.env.clone().into_iter().collect()
 }
 
 async fn destroy(vm: Box<dyn MicroVm>) {

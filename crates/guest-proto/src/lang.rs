@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use serde::{Deserialize, Serialize};
 
 /// A language that the guest-runner can run source code of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lang {
     /// Python 3, or what is there of it (`python3`, `python2`, `python`).

@@ -3,7 +3,7 @@
 //! Source of the file formats: Linux, `Documentation/admin-guide/cgroup-v2.rst` (6.1).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ const FREEZE_POLL: Duration = Duration::from_millis(2);
 /// A cgroup that we made.
 pub(crate) struct Cgroup {
     path: PathBuf,
+    bounds: Bounds,
 }
 
 /// Bounds of a cgroup.
@@ -30,7 +31,7 @@ pub(crate) struct Bounds {
 
 impl Cgroup {
     /// The group that holds all execs, so that together they cannot starve the guest-runner.
-    pub(crate) fn for_execs(bounds: &Bounds) -> io::Result<Cgroup> {
+    pub(crate) fn for_execs(bounds: Bounds) -> io::Result<Cgroup> {
         write(Path::new(MOUNT), "cgroup.subtree_control", CONTROLLERS)?;
         let group = Cgroup::make(Path::new(MOUNT).join("execs"), bounds)?;
         group.write("cgroup.subtree_control", CONTROLLERS)?;
@@ -39,24 +40,37 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Changes its bounds.
-    pub(crate) fn bound(&self, bounds: &Bounds) -> io::Result<()> {
-        self.write("memory.max", &bounds.memory_bytes.to_string())?;
-        self.write("pids.max", &bounds.processes.to_string())
+    /// Its bounds.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Gives it these bounds, if it has others.
+    pub(crate) fn bound(&mut self, bounds: Bounds) -> io::Result<()> {
+        if self.bounds != bounds {
+            self.bounds = bounds;
+            self.write_bounds()?;
+        }
+        Ok(())
     }
 
     /// A group below this one. When one of its processes is killed for memory, all are.
-    pub(crate) fn child(&self, name: &str, bounds: &Bounds) -> io::Result<Cgroup> {
+    pub(crate) fn child(&self, name: &str, bounds: Bounds) -> io::Result<Cgroup> {
         let group = Cgroup::make(self.path.join(name), bounds)?;
         group.write("memory.oom.group", "1")?;
         Ok(group)
     }
 
-    fn make(path: PathBuf, bounds: &Bounds) -> io::Result<Cgroup> {
+    fn make(path: PathBuf, bounds: Bounds) -> io::Result<Cgroup> {
         fs::create_dir(&path)?;
-        let group = Cgroup { path };
-        group.bound(bounds)?;
+        let group = Cgroup { path, bounds };
+        group.write_bounds()?;
         Ok(group)
+    }
+
+    fn write_bounds(&self) -> io::Result<()> {
+        self.write("memory.max", &self.bounds.memory_bytes.to_string())?;
+        self.write("pids.max", &self.bounds.processes.to_string())
     }
 
     /// The file through which a process joins.
@@ -110,13 +124,7 @@ impl Cgroup {
 
     /// The most memory used at once, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> io::Result<u64> {
-        let text = fs::read_to_string(self.path.join("memory.peak"))?;
-        text.trim().parse().map_err(io::Error::other)
-    }
-
-    /// The bound on memory, in bytes.
-    pub(crate) fn memory_bytes(&self) -> io::Result<u64> {
-        let text = fs::read_to_string(self.path.join("memory.max"))?;
+        let text = self.read("memory.peak")?;
         text.trim().parse().map_err(io::Error::other)
     }
 
@@ -126,12 +134,20 @@ impl Cgroup {
     }
 
     fn counter(&self, file: &str, key: &str) -> io::Result<u64> {
-        let text = fs::read_to_string(self.path.join(file))?;
+        let text = self.read(file)?;
         let value = text
             .lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         let value = value.ok_or_else(|| io::Error::other(format!("{file} has no {key}")))?;
         value.parse().map_err(io::Error::other)
+    }
+
+    /// What a file says: less than a page, which comes whole with one read.
+    fn read(&self, file: &str) -> io::Result<String> {
+        let mut page = [0; 4096];
+        let length = fs::File::open(self.path.join(file))?.read(&mut page)?;
+        let text = String::from_utf8_lossy(&page[..length]);
+        Ok(text.into_owned())
     }
 
     fn write(&self, file: &str, value: &str) -> io::Result<()> {

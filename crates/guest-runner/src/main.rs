@@ -13,6 +13,7 @@
 //!   warm        before a template's snapshot: zygotes, interpreters that wait for a program
 //!   renewal     before a live snapshot: programs stand still; after a restore: entropy, time and
 //!               names of this clone's own
+//!   workers     threads that wait for something to do
 //!   reaper      the main thread: collects every child, ours and orphans
 //! ```
 //!
@@ -33,6 +34,7 @@ mod session;
 mod transport;
 mod wake;
 mod warm;
+mod workers;
 mod zygote;
 
 use std::process::ExitCode;
@@ -48,8 +50,10 @@ pub(crate) struct Guest {
     pub(crate) execs: cgroup::Cgroup,
     /// The one that holds the zygotes.
     pub(crate) zygote_group: cgroup::Cgroup,
-    /// A cgroup that was made for an exec to come, with its bounds.
-    pub(crate) spare_group: Mutex<Option<(cgroup::Cgroup, cgroup::Bounds)>>,
+    /// A cgroup that was made for an exec to come.
+    pub(crate) spare_group: Mutex<Option<cgroup::Cgroup>>,
+    /// Threads that wait for something to do.
+    pub(crate) workers: workers::Workers,
     /// Interpreters that wait for a program.
     pub(crate) zygotes: zygote::Zygotes,
     /// Programs that outlive their session.
@@ -92,6 +96,7 @@ fn run() -> Result<(), GuestError> {
         execs: prepared.execs,
         zygote_group: prepared.zygotes,
         spare_group: Mutex::new(None),
+        workers: workers::Workers::default(),
         zygotes: zygote::Zygotes::default(),
         detached: detached::Registry::default(),
         renewal: renewal::Renewal::default(),

@@ -64,12 +64,12 @@ fn run(guest: &Arc<Guest>, request: Request) -> Result<Response, Refused> {
         .map_err(|error| refused(RefusedCode::Exhausted, format!("cannot start: {error}")))?;
     remote.send(exec::Command::StdinEnd);
     let mut collected = Collected::default();
-    let outcome = exec::run(guest, &spec, SourceFile::Stays, &local, &mut collected)?;
+    let ended = exec::run(guest, &spec, SourceFile::Stays, &local, &mut collected)?;
     Ok(Response {
         trace_id,
         stdout: String::from_utf8_lossy(&collected.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&collected.stderr).into_owned(),
-        exit_code: outcome.exit_code(),
+        exit_code: ended.outcome.exit_code(),
     })
 }
 

@@ -18,9 +18,10 @@
     reason = "the random device's ioctls have no safe wrapper"
 )]
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -244,15 +245,58 @@ fn set_time(realtime_ns: u64) -> io::Result<()> {
     Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
+/// The files of the names, which stay open: the first write to a file of the template copies it, and
+/// its clones need not do that again, nor look for it.
+static NAMES: Mutex<Option<[Name; 2]>> = Mutex::new(None);
+
+/// A file of a name, and how long that is.
+struct Name {
+    file: File,
+    length: usize,
+}
+
 fn set_names(spec: &RenewSpec) -> io::Result<()> {
     rustix::system::sethostname(spec.hostname.as_bytes())?;
-    fs::write("/etc/hostname", format!("{}\n", spec.hostname))?;
-    let id: String = spec
-        .machine_id
+    write_names(&spec.hostname, &spec.machine_id)
+}
+
+fn write_names(hostname: &str, machine_id: &[u8; 16]) -> io::Result<()> {
+    let mut files = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let [host, machine] = match &mut *files {
+        Some(files) => files,
+        None => files.insert([Name::open("/etc/hostname")?, Name::open("/etc/machine-id")?]),
+    };
+    let id: String = machine_id
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    fs::write("/etc/machine-id", id + "\n")
+    host.replace(&format!("{hostname}\n"))?;
+    machine.replace(&format!("{id}\n"))
+}
+
+impl Name {
+    fn open(path: &str) -> io::Result<Name> {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        Ok(Name { file, length: 0 })
+    }
+
+    fn replace(&mut self, text: &str) -> io::Result<()> {
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        if text.len() < self.length {
+            self.file.set_len(text.len() as u64)?;
+        }
+        self.length = text.len();
+        Ok(())
+    }
+}
+
+/// Gives the files of the names some contents, once before the snapshot.
+pub(crate) fn prepare_names() -> io::Result<()> {
+    write_names("firelane-0123456789ab", &[0; 16])
 }
 
 #[cfg(test)]

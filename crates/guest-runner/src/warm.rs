@@ -24,6 +24,7 @@ pub(crate) fn warm(guest: &Arc<Guest>, spec: &WarmSpec) -> Result<(), Refused> {
         refused(RefusedCode::Internal, format!("cannot {what}: {error}"))
     };
     renewal::forget_time().map_err(|error| fail("set the clock back", &error))?;
+    renewal::prepare_names().map_err(|error| fail("prepare the names", &error))?;
     for lang in Lang::ALL {
         let snippets: Vec<String> = spec
             .snippets
@@ -76,7 +77,7 @@ fn run(
         .map_err(|error| refused(RefusedCode::Exhausted, format!("cannot start: {error}")))?;
     remote.send(exec::Command::StdinEnd);
     let mut said = Tail::default();
-    let outcome = exec::run(guest, &spec, SourceFile::Stays, &local, &mut said);
+    let ended = exec::run(guest, &spec, SourceFile::Stays, &local, &mut said);
     // The next one begins in an empty folder, and so does the first program of a clone.
     if Path::new(FOLDER).exists() {
         fs::remove_dir_all(FOLDER).map_err(|error| {
@@ -86,10 +87,10 @@ fn run(
             )
         })?;
     }
-    let outcome = match outcome {
+    let outcome = match ended {
         // A template that lacks the interpreter has nothing to warm.
         Err(refused) if refused.code == RefusedCode::NoInterpreter => return Ok(()),
-        outcome => outcome?,
+        ended => ended?.outcome,
     };
     if outcome.exit_code() == 0 {
         return Ok(());

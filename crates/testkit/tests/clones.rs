@@ -265,8 +265,14 @@ fn assert_alike(lang: &str, programs: &[&str], lines: usize) {
 fn a_program_that_stops_or_kills_its_zygote_ends_all_the_same() {
     let lab = Lab::new();
     for signal in ["STOP", "KILL"] {
+        // It is no relation of the program any more, but the same user's.
         let code = format!(
-            "import os, signal\nos.kill(os.getppid(), signal.SIG{signal})\nprint('done', flush=True)\nos._exit(3)"
+            "import glob, os, signal\n\
+             others = [int(path.split('/')[2]) for path in glob.glob('/proc/[0-9]*/cmdline')\n\
+             \x20         if b'The Python zygote' in open(path, 'rb').read()]\n\
+             others = [pid for pid in others if pid != os.getpid()]\n\
+             assert len(others) == 1, others\n\
+             os.kill(others[0], signal.SIG{signal})\nprint('done', flush=True)\nos._exit(3)"
         );
         let report = lab.run_json("python", &code, &["--timeout", "30"]);
         assert_eq!(report["stdout"], "done\n", "{report}");
@@ -328,4 +334,54 @@ fn a_snapshot_that_cannot_be_loaded_is_discarded_and_made_again() {
     lab.assert_empty();
     let again = lab.firelane(&args);
     assert_eq!((again.code, &*again.stdout), (0, "second\n"), "{again:?}");
+}
+
+/// What a shell tells of itself; what no two shells have in common is left out.
+const OF_ITSELF: &str = r#"last=$_
+set --
+declare -p | grep -vE '^declare -[-a-zA-Z]+ (BASHPID|BASH_AR|EPOCH|HOSTNAME|PPID|PWD|RANDOM|SECONDS|SRANDOM|FIRELANE_TRACE_ID)'
+echo "functions: $(declare -F)"
+echo "options: $- $BASHOPTS $SHELLOPTS"
+echo "program: $0 ${BASH_SOURCE[0]} $LINENO ${#FUNCNAME[@]}"
+[[ $HOSTNAME == "$(hostname)" ]] && echo 'its host is this one'
+[[ $(declare -p PWD) == "declare -x PWD=\"$(pwd -P)\"" ]] && echo 'its folder is this one'
+[[ $(env | grep -c ^HOSTNAME=) == 0 ]] && echo 'it passes on no HOSTNAME'
+echo "files: $(ls /proc/$$/fd | tr '\n' ' ')"
+echo "traps: $(trap) jobs: $(jobs)"
+cd / && env | grep ^OLDPWD=
+"#;
+
+#[test]
+fn a_bash_that_waited_is_like_one_that_did_not() {
+    let lab = Lab::new();
+    // An argument is what a shell that waits cannot be given.
+    let told = |arguments: &[&str]| {
+        let given = "GIVEN=a'b \"c\"\n$d";
+        let args = [
+            "run",
+            "--template",
+            "base",
+            "--lang",
+            "bash",
+            "--env",
+            given,
+        ];
+        let ended = lab.firelane(&[&args, &["-c", OF_ITSELF][..], arguments].concat());
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended.stdout
+    };
+    let waited = told(&[]);
+    assert!(
+        waited.contains("declare -- last=\"/usr/bin/bash\""),
+        "{waited}"
+    );
+    assert!(waited.contains("GIVEN="), "{waited}");
+    for line in [
+        "its host is this one",
+        "its folder is this one",
+        "it passes on no HOSTNAME",
+    ] {
+        assert!(waited.contains(line), "{line}: {waited}");
+    }
+    assert_eq!(waited, told(&["argument"]));
 }

@@ -678,3 +678,33 @@ async fn one_that_is_destroyed_while_it_is_made_or_saved_leaves_nothing() {
     assert_eq!(left.count(), 0);
     host.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_stops_or_kills_its_zygote_is_not_the_last() {
+    let host = Host::start().await;
+    let run = async |sandbox: &SandboxRef, code: &str| {
+        let exec = json!({"lang": "python", "code": code, "timeout_ms": 60_000});
+        let id = host.start_exec(sandbox, exec).await;
+        let (said, end) = host.end_of(sandbox, id).await;
+        (said, done(&end).exit_code)
+    };
+    let parent = "import os\nprint(os.getppid() == 1)";
+    for signal in ["STOP", "KILL"] {
+        let sandbox = host.make(json!({})).await;
+        // The first is the one that waited; the second has the zygote for a parent.
+        assert_eq!(run(&sandbox, parent).await, ("True\n".into(), 0));
+        assert_eq!(run(&sandbox, parent).await, ("False\n".into(), 0));
+        let code = format!(
+            "import os, signal\nos.kill(os.getppid(), signal.SIG{signal})\n\
+             print('done', flush=True)\nos._exit(3)"
+        );
+        assert_eq!(run(&sandbox, &code).await, ("done\n".into(), 3), "{signal}");
+        // Without a zygote the interpreter is started as usual.
+        assert_eq!(
+            run(&sandbox, parent).await,
+            ("True\n".into(), 0),
+            "{signal}"
+        );
+    }
+    host.end().await;
+}

@@ -112,8 +112,8 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
         memory_bytes,
         processes: MAX_PROCESSES,
     };
-    let execs = Cgroup::for_execs(&bounds).map_err(BootError::Cgroup)?;
-    let zygotes = execs.child("zygotes", &bounds).map_err(BootError::Cgroup)?;
+    let execs = Cgroup::for_execs(bounds).map_err(BootError::Cgroup)?;
+    let zygotes = execs.child("zygotes", bounds).map_err(BootError::Cgroup)?;
     // When memory runs out in spite of the bounds, the kernel must choose somebody else.
     write("/proc/self/oom_score_adj", "-1000")?;
     let kernel = rustix::system::uname()

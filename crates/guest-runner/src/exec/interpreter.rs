@@ -1,7 +1,9 @@
 //! Which program runs a language's source.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use firelane_guest_proto::Lang;
 
@@ -19,9 +21,17 @@ const fn candidates(lang: Lang) -> &'static [&'static str] {
     }
 }
 
-/// The first interpreter of `lang` that the template has.
+/// The first interpreter of `lang` that the template has. Only root could change which that is, and
+/// no program is root.
 pub(crate) fn find(lang: Lang) -> Option<PathBuf> {
-    candidates(lang).iter().find_map(|name| on_path(name))
+    static FOUND: Mutex<BTreeMap<Lang, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = found.get(&lang) {
+        return Some(known.clone());
+    }
+    let path = candidates(lang).iter().find_map(|name| on_path(name))?;
+    found.insert(lang, path.clone());
+    Some(path)
 }
 
 /// Names tried for `lang`, for messages.

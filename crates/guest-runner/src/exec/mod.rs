@@ -19,14 +19,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use firelane_guest_proto::frame::Channel;
-use firelane_guest_proto::message::{ExecSpec, Outcome, PtySize, Refused, RefusedCode};
+use firelane_guest_proto::message::{ExecSpec, PtySize, Refused, RefusedCode};
 
 use crate::Guest;
 use crate::wake::Wake;
 
 pub(crate) use interpreter::find as interpreter;
-pub(crate) use plan::{SourceFile, base_environment};
-pub(crate) use spawn::{Ours, confine, pipes, prepare_group};
+pub(crate) use plan::{SourceFile, base_environment, first_source};
+pub(crate) use pump::Ended;
+pub(crate) use spawn::{Ours, Running, Theirs, confine, pipes, prepare_group, usual_bounds};
 
 /// User and group that programs run as; `user` in the template's `/etc/passwd`.
 pub(crate) const USER_ID: u32 = 1000;
@@ -131,21 +132,15 @@ pub(crate) fn run(
     source_file: SourceFile,
     local: &Local,
     sink: &mut dyn Sink,
-) -> Result<Outcome, Refused> {
+) -> Result<Ended, Refused> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let starting = guest.renewal.begin()?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    spawn::be_patient().map_err(|error| {
-        refused(
-            RefusedCode::Internal,
-            format!("cannot schedule the exec: {error}"),
-        )
-    })?;
     let plan = plan::Plan::make(spec, number, source_file)?;
-    let started = spawn::Running::start(guest, &plan, number, &local.wake);
+    let started = Running::start(guest, &plan, number, &local.wake);
     // From here on it is frozen with its cgroup.
     drop(starting);
-    let outcome = started.and_then(|running| {
+    let ended = started.and_then(|running| {
         pump::pump(running, &plan, local, sink).map_err(|error| {
             refused(
                 RefusedCode::Internal,
@@ -154,7 +149,7 @@ pub(crate) fn run(
         })
     });
     plan.clear();
-    outcome
+    ended
 }
 
 /// Makes `path` the property of the programs' user.

@@ -115,12 +115,17 @@ impl Plan {
         let first = words
             .next()
             .ok_or_else(|| invalid("the command is empty"))?;
-        let program = interpreter::on_path(&first).ok_or_else(|| {
-            refused(
-                RefusedCode::NoInterpreter,
-                format!("no '{first}' in this template"),
-            )
-        })?;
+        // Most often the one that was just found.
+        let program = if interpreter.as_os_str() == first.as_str() {
+            interpreter
+        } else {
+            interpreter::on_path(&first).ok_or_else(|| {
+                refused(
+                    RefusedCode::NoInterpreter,
+                    format!("no '{first}' in this template"),
+                )
+            })?
+        };
         Ok(Plan {
             program,
             args: words.collect(),
@@ -194,6 +199,11 @@ fn environment(spec: &ExecSpec, cwd: &str) -> Result<BTreeMap<String, String>, R
     Ok(env)
 }
 
+/// The name of a program's source file, where no other is there.
+pub(crate) fn first_source(lang: Lang) -> String {
+    format!("main.{}", lang.extension())
+}
+
 /// Writes the source into the working directory, and gives the file's name. A file that is there
 /// already stays.
 fn write_source(
@@ -203,7 +213,7 @@ fn write_source(
     source: &[u8],
 ) -> Result<String, Refused> {
     let extension = lang.extension();
-    let first = format!("main.{extension}");
+    let first = first_source(lang);
     let mut made = make_source(folder, &first);
     let mut name = first.clone();
     if source_file == SourceFile::Goes {

@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use firelane_guest_proto::frame::{Channel, MAX_DATA_BYTES};
+use firelane_guest_proto::frame::Channel;
 use firelane_guest_proto::message::{Exit, Outcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -21,6 +21,9 @@ use rustix::process::Signal;
 use super::plan::Plan;
 use super::spawn::{self, Running};
 use super::{Command, Local, Sink};
+use crate::cgroup::Cgroup;
+use crate::console;
+use crate::workers::Buffer;
 
 /// How long a killed tree may take to disappear before the outcome is told without it.
 const ENDING_DEADLINE: Duration = Duration::from_secs(10);
@@ -54,9 +57,7 @@ struct Pump<'a> {
     plan: &'a Plan,
     input: Input,
     outputs: Vec<Output>,
-    /// Filled and emptied again and again: under emulation, clearing a fresh one costs more than
-    /// reading into it.
-    buffer: Vec<u8>,
+    buffer: Buffer,
     killed_at: Option<Instant>,
     /// When it is killed again, if it is still there.
     kill_again: Option<Instant>,
@@ -66,6 +67,23 @@ struct Pump<'a> {
     aborted: bool,
 }
 
+/// How a program ended. Its cgroup goes when this is dropped: the outcome need not wait for that.
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    _group: Emptied,
+}
+
+/// The cgroup of a tree that has ended.
+struct Emptied(Cgroup);
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            console::log(&format!("a cgroup stays: {error}"));
+        }
+    }
+}
+
 /// Pumps until the outcome is known. An error means that nobody listens any more, or that the
 /// guest-runner itself failed; the tree is ended in any case.
 pub(crate) fn pump(
@@ -73,19 +91,18 @@ pub(crate) fn pump(
     plan: &Plan,
     local: &Local,
     sink: &mut dyn Sink,
-) -> io::Result<Outcome> {
+) -> io::Result<Ended> {
     let start = Instant::now();
     let mut pump = Pump::new(running, plan, sink.initial_window());
     let pumped = sink
         .started(pump.running.pid.as_raw_nonzero().get().unsigned_abs())
         .and_then(|()| pump.run(start, local, sink));
-    let outcome = pump.end_tree().and_then(|()| {
-        let outcome = pump.outcome(start)?;
-        pump.running.group.remove()?;
-        Ok(outcome)
-    });
+    let outcome = pump.end_tree().and_then(|()| pump.outcome(start));
     pumped?;
-    outcome
+    Ok(Ended {
+        outcome: outcome?,
+        _group: Emptied(pump.running.group),
+    })
 }
 
 impl<'a> Pump<'a> {
@@ -117,7 +134,7 @@ impl<'a> Pump<'a> {
             ],
             running,
             plan,
-            buffer: vec![0; MAX_DATA_BYTES],
+            buffer: Buffer::take(),
             killed_at: None,
             kill_again: None,
             moved_at: Instant::now(),
@@ -260,11 +277,15 @@ impl<'a> Pump<'a> {
         }
     }
 
+    /// Kills what is left of the tree; most often that is nothing.
     fn kill(&mut self) -> io::Result<()> {
         let now = Instant::now();
         self.killed_at.get_or_insert(now);
         self.kill_again = now.checked_add(KILL_AGAIN);
-        self.running.group.kill()
+        match self.running.group.populated()? {
+            true => self.running.group.kill(),
+            false => Ok(()),
+        }
     }
 
     /// Writes pending input to the program, as much as it takes.
@@ -297,9 +318,11 @@ impl<'a> Pump<'a> {
 
     /// Ends the whole tree and waits until the kernel has let go of it.
     fn end_tree(&mut self) -> io::Result<()> {
-        self.kill()?;
+        if self.killed_at.is_none() {
+            self.kill()?;
+        }
         let start = Instant::now();
-        while self.running.group.populated()? || self.running.watch.status().is_none() {
+        while self.running.watch.status().is_none() || self.running.group.populated()? {
             if start.elapsed() > ENDING_DEADLINE {
                 return Err(io::Error::other("the program's processes do not end"));
             }
@@ -323,7 +346,8 @@ impl<'a> Pump<'a> {
         Ok(Outcome {
             exit: exit(status),
             timed_out: self.timed_out,
-            out_of_memory: group.out_of_memory()?,
+            // Then the whole group was killed.
+            out_of_memory: status.signal() == Some(libc::SIGKILL) && group.out_of_memory()?,
             stdout_truncated: truncated(Channel::Stdout),
             stderr_truncated: truncated(Channel::Stderr),
             interpreter: self.plan.interpreter.clone(),

@@ -76,19 +76,17 @@ impl Running {
                 format!("cannot start the program: {error}"),
             )
         };
-        let bounds = bounds(guest, plan).map_err(exhausted)?;
+        let bounds = bounds(guest, plan);
+        let order = order(plan);
+        if let Some(order) = &order
+            && let Some(unparked) = guest.zygotes.unpark(order, bounds, wake)
+        {
+            return Ok(unparked);
+        }
         let group = group(guest, number, bounds).map_err(exhausted)?;
-        let started = start_in(guest, plan, &group, wake);
+        let started = start_in(guest, plan, order.as_ref(), &group, wake);
         match started {
-            Ok((ours, pid, watch)) => Ok(Running {
-                pid,
-                watch,
-                group,
-                stdin: Some(ours.stdin),
-                stdout: Some(ours.stdout),
-                stderr: ours.stderr,
-                terminal: ours.terminal,
-            }),
+            Ok((ours, pid, watch)) => Ok(Running::new(ours, pid, watch, group)),
             Err(error) => {
                 // The group is empty: its only process never came to be.
                 let _ = group.remove();
@@ -102,74 +100,74 @@ impl Running {
             }
         }
     }
+
+    pub(crate) fn new(ours: Ours, pid: Pid, watch: Arc<Watch>, group: Cgroup) -> Running {
+        Running {
+            pid,
+            watch,
+            group,
+            stdin: Some(ours.stdin),
+            stdout: Some(ours.stdout),
+            stderr: ours.stderr,
+            terminal: ours.terminal,
+        }
+    }
 }
 
 /// A cgroup for one exec: the one that was made before, or a fresh one.
 fn group(guest: &Guest, number: u64, bounds: Bounds) -> io::Result<Cgroup> {
     let spare = guest.spare_group.lock();
     let spare = spare.unwrap_or_else(PoisonError::into_inner).take();
-    match spare {
-        Some((group, made_with)) => {
-            let bound = if made_with == bounds {
-                Ok(())
-            } else {
-                group.bound(&bounds)
-            };
-            match bound {
-                Ok(()) => Ok(group),
-                Err(error) => {
-                    // Empty, and of no use.
-                    let _ = group.remove();
-                    Err(error)
-                }
-            }
-        }
-        None => guest.execs.child(&format!("exec-{number}"), &bounds),
+    let Some(mut group) = spare else {
+        return guest.execs.child(&format!("exec-{number}"), bounds);
+    };
+    if let Err(error) = group.bound(bounds) {
+        // Empty, and of no use.
+        let _ = group.remove();
+        return Err(error);
     }
+    Ok(group)
 }
 
 /// Makes the cgroup of an exec to come, as most of them are bounded.
 pub(crate) fn prepare_group(guest: &Guest) -> io::Result<()> {
-    let bounds = Bounds {
-        memory_bytes: guest.execs.memory_bytes()?,
-        processes: DEFAULT_PROCESSES,
-    };
-    let mut spare = guest
-        .spare_group
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let spare = guest.spare_group.lock();
+    let mut spare = spare.unwrap_or_else(PoisonError::into_inner);
     if spare.is_none() {
-        *spare = Some((guest.execs.child("exec-0", &bounds)?, bounds));
+        *spare = Some(guest.execs.child("exec-0", usual_bounds(guest))?);
     }
     Ok(())
 }
 
-fn bounds(guest: &Guest, plan: &Plan) -> io::Result<Bounds> {
-    let all = guest.execs.memory_bytes()?;
-    Ok(Bounds {
+/// Those of an exec whose request has none.
+pub(crate) fn usual_bounds(guest: &Guest) -> Bounds {
+    Bounds {
+        memory_bytes: guest.execs.bounds().memory_bytes,
+        processes: DEFAULT_PROCESSES,
+    }
+}
+
+fn bounds(guest: &Guest, plan: &Plan) -> Bounds {
+    let usual = usual_bounds(guest);
+    Bounds {
         memory_bytes: match plan.limits.memory_bytes {
-            0 => all,
-            bytes => bytes.min(all),
+            0 => usual.memory_bytes,
+            bytes => bytes.min(usual.memory_bytes),
         },
         processes: match plan.limits.processes {
-            0 => DEFAULT_PROCESSES,
+            0 => usual.processes,
             processes => processes,
         },
-    })
+    }
 }
 
 fn start_in(
     guest: &Arc<Guest>,
     plan: &Plan,
+    order: Option<&Order<'_>>,
     group: &Cgroup,
     wake: &Arc<Wake>,
 ) -> io::Result<(Ours, Pid, Arc<Watch>)> {
-    let order = order(plan);
-    if let Some(order) = &order
-        && let Some(unparked) = guest.zygotes.unpark(order, group, wake)
-    {
-        return Ok((unparked.ours, unparked.pid, unparked.watch));
-    }
     let (ours, theirs) = match plan.pty {
         Some(size) => terminal(size)?,
         None => pipes()?,
@@ -179,9 +177,8 @@ fn start_in(
         group,
         wake,
         streams: [&theirs.stdin, &theirs.stdout, &theirs.stderr],
-        cwd: &plan.cwd,
     };
-    if let Some(order) = &order
+    if let Some(order) = order
         && let Some(forked) = guest.zygotes.fork(order, &child)
     {
         return Ok((ours, forked.pid, forked.watch));
@@ -325,28 +322,6 @@ fn terminal(size: PtySize) -> io::Result<(Ours, Theirs)> {
         },
         theirs,
     ))
-}
-
-/// Makes this thread let others finish their turn before it takes its own, so that a program which
-/// writes in small pieces is not interrupted at each of them. Children are as usual.
-pub(crate) fn be_patient() -> io::Result<()> {
-    let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: an all-zero parameter is the only valid one for this policy, and it lives across the
-    // call. The C library's own function is a stub in musl.
-    let result = unsafe {
-        let parameter: libc::sched_param = std::mem::zeroed();
-        libc::syscall(
-            libc::SYS_sched_setscheduler,
-            0,
-            policy,
-            &raw const parameter,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// Tells the terminal, and through it the program, its size.

@@ -146,18 +146,16 @@ impl Streams {
         };
         self.insert(id, stream);
         let streams = self.clone();
-        std::thread::Builder::new()
-            .name(format!("{name}-{id}"))
-            .spawn(move || {
-                let done = streams.require_fresh().and_then(|()| {
-                    let _user = AsUser::begin()?;
-                    work(&local, streams.writer())
-                });
-                // Closed before it is told, so that the host may reuse the number at once.
-                streams.remove(id);
-                // A host that is gone does not miss it.
-                drop(streams.tell_done(id, done));
-            })?;
+        self.workers().run(move || {
+            let done = streams.require_fresh().and_then(|()| {
+                let _user = AsUser::begin()?;
+                work(&local, streams.writer())
+            });
+            // Closed before it is told, so that the host may reuse the number at once.
+            streams.remove(id);
+            // A host that is gone does not miss it.
+            drop(streams.tell_done(id, done));
+        })?;
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ use self::streams::Streams;
 use self::writer::Writer;
 use crate::Guest;
 use crate::exec::{Command, refused};
+use crate::workers::Buffer;
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ fn read_all(
     streams: &Streams,
 ) -> Result<(), SessionError> {
     let mut decoder = Decoder::new();
-    let mut buffer = vec![0u8; 64 << 10];
+    let mut buffer = Buffer::take();
     let mut agreed = None;
     loop {
         while let Some(frame) = decoder.next_frame()? {

@@ -17,6 +17,7 @@ use crate::Guest;
 use crate::detached::Buffers;
 use crate::exec::{self, Command, Remote, Sink, SourceFile, refused};
 use crate::files::{AsUser, Put};
+use crate::workers::Workers;
 
 /// What a stream is doing.
 pub(super) enum Stream {
@@ -63,24 +64,23 @@ impl Streams {
             },
         );
         let streams = self.clone();
-        std::thread::Builder::new()
-            .name(format!("exec-{id}"))
-            .spawn(move || {
-                let mut sink = StreamSink {
-                    id,
-                    streams: &streams,
-                };
-                let outcome =
-                    exec::run(&streams.guest, &spec, SourceFile::Stays, &local, &mut sink);
-                // Closed before it is told, so that the host may reuse the number at once.
-                streams.lock().remove(&id);
-                let told = match outcome {
-                    Ok(outcome) => streams.writer.send_message(id, Kind::Exited, &outcome),
-                    Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
-                };
-                // A host that is gone does not miss it.
-                drop(told);
-            })?;
+        self.guest.workers.run(move || {
+            let mut sink = StreamSink {
+                id,
+                streams: &streams,
+            };
+            let ended = exec::run(&streams.guest, &spec, SourceFile::Stays, &local, &mut sink);
+            // Closed before it is told, so that the host may reuse the number at once.
+            streams.lock().remove(&id);
+            let told = match &ended {
+                Ok(ended) => streams
+                    .writer
+                    .send_message(id, Kind::Exited, &ended.outcome),
+                Err(refused) => streams.writer.send_message(id, Kind::Refused, refused),
+            };
+            // A host that is gone does not miss it.
+            drop(told);
+        })?;
         Ok(())
     }
 
@@ -91,14 +91,12 @@ impl Streams {
         };
         self.lock().insert(id, Stream::Busy);
         let streams = self.clone();
-        std::thread::Builder::new()
-            .name(format!("warm-{id}"))
-            .spawn(move || {
-                let warmed = crate::warm::warm(&streams.guest, &spec);
-                streams.lock().remove(&id);
-                // A host that is gone does not miss it.
-                drop(streams.tell_done(id, warmed));
-            })?;
+        self.guest.workers.run(move || {
+            let warmed = crate::warm::warm(&streams.guest, &spec);
+            streams.lock().remove(&id);
+            // A host that is gone does not miss it.
+            drop(streams.tell_done(id, warmed));
+        })?;
         Ok(())
     }
 
@@ -126,16 +124,14 @@ impl Streams {
         };
         self.lock().insert(id, Stream::Busy);
         let streams = self.clone();
-        std::thread::Builder::new()
-            .name(format!("freeze-{id}"))
-            .spawn(move || {
-                let limit = Duration::from_millis(spec.timeout_ms.into());
-                let guest = &streams.guest;
-                let frozen = guest.renewal.freeze(&guest.execs, limit);
-                streams.lock().remove(&id);
-                // A host that is gone does not miss it.
-                drop(streams.tell_done(id, frozen));
-            })?;
+        self.guest.workers.run(move || {
+            let limit = Duration::from_millis(spec.timeout_ms.into());
+            let guest = &streams.guest;
+            let frozen = guest.renewal.freeze(&guest.execs, limit);
+            streams.lock().remove(&id);
+            // A host that is gone does not miss it.
+            drop(streams.tell_done(id, frozen));
+        })?;
         Ok(())
     }
 
@@ -151,8 +147,7 @@ impl Streams {
         };
         self.lock().insert(id, Stream::Busy);
         let streams = self.clone();
-        let name = format!("detached-{}", spec.id);
-        std::thread::Builder::new().name(name).spawn(move || {
+        self.guest.workers.run(move || {
             let mut told = false;
             let mut tell = |launched: Result<(), Refused>| {
                 if !std::mem::replace(&mut told, true) {
@@ -179,7 +174,7 @@ impl Streams {
                 }
                 tell(Err(refused.clone()));
             }
-            exec.end(ended);
+            exec.end(ended.map(|ended| ended.outcome));
         })?;
         Ok(())
     }
@@ -203,18 +198,16 @@ impl Streams {
             },
         );
         let streams = self.clone();
-        std::thread::Builder::new()
-            .name(format!("attach-{id}"))
-            .spawn(move || {
-                let followed = attach::follow(id, &spec, &exec, (remote, &local), &streams);
-                streams.lock().remove(&id);
-                let told = match followed {
-                    Ok(outcome) => streams.writer.send_message(id, Kind::Exited, &outcome),
-                    Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
-                };
-                // A host that is gone does not miss it.
-                drop(told);
-            })?;
+        self.guest.workers.run(move || {
+            let followed = attach::follow(id, &spec, &exec, (remote, &local), &streams);
+            streams.lock().remove(&id);
+            let told = match followed {
+                Ok(outcome) => streams.writer.send_message(id, Kind::Exited, &outcome),
+                Err(refused) => streams.writer.send_message(id, Kind::Refused, &refused),
+            };
+            // A host that is gone does not miss it.
+            drop(told);
+        })?;
         Ok(())
     }
 
@@ -248,6 +241,10 @@ impl Streams {
             *window = window.saturating_add(bytes);
         }
         self.writer.send(&Frame::window(id, Channel::Stdin, bytes))
+    }
+
+    pub(super) fn workers(&self) -> &Workers {
+        &self.guest.workers
     }
 
     pub(super) fn writer(&self) -> &Writer {

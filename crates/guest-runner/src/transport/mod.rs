@@ -82,7 +82,8 @@ fn known(port: u32) -> bool {
 /// Serves one connection on a thread of its own. A connection that fails concerns only its client.
 fn connection(guest: &Arc<Guest>, port: u32, stream: UnixStream) {
     let guest = Arc::clone(guest);
-    let started = thread("connection", move || {
+    let workers = guest.workers.clone();
+    let started = workers.run(move || {
         let served = match port {
             ORIGINAL_PORT => original::serve(&guest, stream),
             _ => session::serve(&guest, stream),
@@ -92,7 +93,7 @@ fn connection(guest: &Arc<Guest>, port: u32, stream: UnixStream) {
         }
     });
     if let Err(error) = started {
-        console::log(&console::chain(&error));
+        console::log(&format!("cannot serve a connection: {error}"));
     }
 }
 

@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Order;
-use super::waiting::Waiting;
+use super::waiting::{Waiting, is_ours, pair};
 use crate::Guest;
 use crate::cgroup::Cgroup;
-use crate::exec::{self, USER_ID};
+use crate::exec::{self, Theirs};
 use crate::reaper::Watch;
 use crate::wake::Wake;
 
@@ -45,8 +45,6 @@ pub(crate) struct Child<'a> {
     pub(crate) wake: &'a Arc<Wake>,
     /// Its standard streams.
     pub(crate) streams: [&'a OwnedFd; 3],
-    /// Its working directory.
-    pub(crate) cwd: &'a OwnedFd,
 }
 
 /// A child that runs.
@@ -79,10 +77,12 @@ impl Zygote {
         command
             .args([word, source])
             .args(snippets)
+            .env_clear()
+            .envs(env)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let waiting = Waiting::start(guest, command, env.clone())?;
+        let waiting = Waiting::start(guest, &mut command, env.clone())?;
         Ok(Some(Zygote { lang, waiting }))
     }
 
@@ -94,17 +94,35 @@ impl Zygote {
         self.waiting.env()
     }
 
+    /// Has it fork a child that waits for a program with these streams, and that it lets go of.
+    pub(super) fn park(&self, guest: &Guest, theirs: &Theirs) -> io::Result<Waiting> {
+        let (control, its) = pair()?;
+        let Theirs {
+            stdin,
+            stdout,
+            stderr,
+        } = theirs;
+        let descriptors = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), its.as_fd()];
+        self.waiting.ask_for_child(&descriptors)?;
+        drop(its);
+        match self.waiting.line(FORK_TIMEOUT)?.as_str() {
+            "parked" => Waiting::adopt(guest, control, self.waiting.env().clone()),
+            other => Err(io::Error::other(format!(
+                "it has parked none, but {other:?}"
+            ))),
+        }
+    }
+
     /// Has it run a program. It comes back to the guest's zygotes when the program has ended.
     pub(super) fn fork(self, order: &Order<'_>, child: &Child<'_>) -> io::Result<Forked> {
         let (gate, opener) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let [stdin, stdout, stderr] = child.streams.map(AsFd::as_fd);
-        let descriptors = [stdin, stdout, stderr, child.cwd.as_fd(), gate.as_fd()];
-        self.waiting
-            .send(order.file, order.args, order.env, &descriptors)?;
+        let descriptors = [stdin, stdout, stderr, gate.as_fd()];
+        self.waiting.send(order, &descriptors)?;
         drop(gate);
         let number = self.waiting.line(FORK_TIMEOUT)?;
         let number: u32 = number.parse().map_err(io::Error::other)?;
-        self.check(number)?;
+        is_ours(number, self.waiting.pid())?;
         let pid = i32::try_from(number).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("it named no process"))?;
         child.group.add(number)?;
@@ -112,27 +130,12 @@ impl Zygote {
         let watch = child.guest.reaper.adopt(number, Arc::clone(child.wake));
         let guest = Arc::clone(child.guest);
         let following = Arc::clone(&watch);
-        std::thread::Builder::new()
-            .name(format!("zygote-{number}"))
-            .spawn(move || self.follow(number, &ended, &following, &guest))?;
+        let workers = guest.workers.clone();
+        workers.run(move || self.follow(number, &ended, &following, &guest))?;
         // Only now, when nothing can fail any more: it waits at the gate for this, and ends if the
         // gate is closed.
         rustix::io::write(&opener, b"!")?;
         Ok(Forked { pid, watch })
-    }
-
-    /// A child of this zygote, and no process that somebody would like to have ended.
-    fn check(&self, pid: u32) -> io::Result<()> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.split_ascii_whitespace().next()?.parse::<u32>().ok())
-        };
-        if field("PPid:") == Some(self.waiting.pid()) && field("Uid:") == Some(USER_ID) {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("{pid} is not its child")))
-        }
     }
 
     /// Waits for the child's end, and for the zygote's word of it. A zygote that does not give it,

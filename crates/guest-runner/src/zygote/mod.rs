@@ -6,7 +6,8 @@
 //!   program   the zygote forks; the child joins the exec's cgroup, and runs it
 //! ```
 //!
-//! Node cannot fork: it is parked, and becomes the one program that it waits for.
+//! A parked interpreter becomes the one program that it waits for: a child that a zygote forked before
+//! there was a program, which saves the fork, or an interpreter like Node, which cannot fork, or a shell that has started.
 //!
 //! A zygote is no part of the guest-runner: it is the programs' user, and a hostile program can
 //! signal it. What it says is checked, what it does not say in time is not waited for, and where it
@@ -25,11 +26,10 @@ use firelane_guest_proto::Lang;
 use self::forking::Zygote;
 pub(crate) use self::forking::{Child, Forked};
 use self::parked::Parked;
-pub(crate) use self::parked::Unparked;
 use crate::Guest;
-use crate::cgroup::Cgroup;
+use crate::cgroup::Bounds;
 use crate::console;
-use crate::exec;
+use crate::exec::{self, Running};
 use crate::wake::Wake;
 
 /// What a zygote needs to run one program.
@@ -53,8 +53,8 @@ pub(crate) struct Zygotes {
 }
 
 impl Zygotes {
-    /// Starts the zygote of a language unless there is one, if the language has such a thing and the
-    /// template the interpreter.
+    /// Starts the zygote of a language and parks an interpreter, unless they are there, if the language
+    /// has such things and the template the interpreter.
     pub(crate) fn start(
         &self,
         guest: &Guest,
@@ -64,20 +64,19 @@ impl Zygotes {
     ) -> io::Result<()> {
         let mut whole = exec::base_environment();
         whole.extend(env.iter().cloned());
-        let there = lock(&self.forking)
+        let zygote = match take(&self.forking, |zygote| zygote.lang() == lang) {
+            Some(zygote) => Some(zygote),
+            None => Zygote::start(guest, lang, snippets, &whole)?,
+        };
+        if !lock(&self.parked)
             .iter()
-            .any(|zygote| zygote.lang() == lang)
-            || lock(&self.parked)
-                .iter()
-                .any(|parked| parked.lang() == lang);
-        if there {
-            return Ok(());
-        }
-        if let Some(zygote) = Zygote::start(guest, lang, snippets, &whole)? {
-            self.put_back(zygote);
-        }
-        if let Some(parked) = Parked::start(guest, lang, snippets, &whole)? {
+            .any(|parked| parked.lang() == lang)
+            && let Some(parked) = Parked::start(guest, lang, zygote.as_ref(), snippets, &whole)?
+        {
             lock(&self.parked).push(parked);
+        }
+        if let Some(zygote) = zygote {
+            self.put_back(zygote);
         }
         Ok(())
     }
@@ -86,13 +85,13 @@ impl Zygotes {
     pub(crate) fn unpark(
         &self,
         order: &Order<'_>,
-        group: &Cgroup,
+        bounds: Bounds,
         wake: &Arc<Wake>,
-    ) -> Option<Unparked> {
+    ) -> Option<Running> {
         let parked = take(&self.parked, |parked| {
             order.suits(parked.lang(), parked.env())
         })?;
-        said(order, parked.unpark(order, group, wake))
+        said(order, parked.unpark(order, bounds, wake))
     }
 
     /// Has the zygote of the language run the program, if there is one that is free and can. A
@@ -115,9 +114,15 @@ impl Order<'_> {
     fn suits(&self, lang: Lang, started_with: &BTreeMap<String, String>) -> bool {
         let names = self.env.keys().chain(started_with.keys());
         self.lang == lang
+            && (lang != Lang::Bash || self.suits_shell())
             && names
                 .filter(|name| read_at_start(lang, name))
                 .all(|name| self.env.get(name) == started_with.get(name))
+    }
+
+    /// A shell that has started has the name of its program and its arguments already.
+    fn suits_shell(&self) -> bool {
+        self.args.is_empty() && self.file == exec::first_source(Lang::Bash)
     }
 }
 
@@ -127,7 +132,8 @@ fn read_at_start(lang: Lang, name: &str) -> bool {
         Lang::Python => &["PYTHON"],
         Lang::Ruby => &["RUBY", "GEM_"],
         Lang::Node => &["NODE_", "UV_"],
-        Lang::Bash | Lang::Rust => &[],
+        Lang::Bash => &SHELL_VARIABLES,
+        Lang::Rust => &[],
     };
     let common = [
         "LD_", "LC_", "LANG", "GLIBC_", "MALLOC_", "OPENSSL_", "HOME",
@@ -136,6 +142,70 @@ fn read_at_start(lang: Lang, name: &str) -> bool {
         .iter()
         .chain(&common)
         .any(|prefix| name.starts_with(prefix))
+        || (lang == Lang::Bash && !is_identifier(name))
+}
+
+/// Beginnings of the names that have a meaning to Bash, so that to set one is more than to set a
+/// variable; `PWD` is set by the change of the directory. Source: bash(1), 5.2, "Shell Variables".
+const SHELL_VARIABLES: [&str; 49] = [
+    "BASH",
+    "CDPATH",
+    "CHILD_MAX",
+    "COLUMNS",
+    "COMP",
+    "COPROC",
+    "DIRSTACK",
+    "EMACS",
+    "ENV",
+    "EPOCH",
+    "EUID",
+    "EXECIGNORE",
+    "FCEDIT",
+    "FIGNORE",
+    "FUNC",
+    "GLOB",
+    "GROUPS",
+    "HIST",
+    "HOST",
+    "IFS",
+    "IGNOREEOF",
+    "INPUTRC",
+    "INSIDE_EMACS",
+    "LINENO",
+    "LINES",
+    "MACHTYPE",
+    "MAIL",
+    "MAPFILE",
+    "OLDPWD",
+    "OPT",
+    "OSTYPE",
+    "PIPESTATUS",
+    "POSIX",
+    "PPID",
+    "PROMPT",
+    "PS",
+    "RANDOM",
+    "READLINE",
+    "REPLY",
+    "SECONDS",
+    "SHELLOPTS",
+    "SHLVL",
+    "SRANDOM",
+    "TEXTDOMAIN",
+    "TIMEFORMAT",
+    "TMOUT",
+    "UID",
+    "_",
+    "auto_resume",
+];
+
+/// Whether a shell can have a variable of this name.
+fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// What came of it; a failure is told on the console, and the program starts as usual.

@@ -1,7 +1,7 @@
 // The parked Node: a warm interpreter that becomes one program, because Node cannot fork.
 //
 // Descriptor 3 is a socket to the guest-runner. An order is as in python.py, but without descriptors:
-// the standard streams are the program's already, and the first argument is the working directory.
+// the standard streams are the program's already.
 'use strict';
 const fs = require('node:fs');
 const path = require('node:path');
@@ -49,10 +49,10 @@ function become() {
   const [folder, ...args] = fields.slice(2, 2 + count);
   fs.closeSync(CONTROL);
   process.chdir(folder);
-  for (const name of Object.keys(process.env)) delete process.env[name];
-  for (const pair of fields.slice(2 + count)) {
-    const at = pair.indexOf('=');
-    process.env[pair.slice(0, at)] = pair.slice(at + 1);
+  for (const word of fields.slice(2 + count)) {
+    const at = word.indexOf('=');
+    if (at < 0) delete process.env[word];
+    else process.env[word.slice(0, at)] = word.slice(at + 1);
   }
   reseed();
   process.argv = [process.execPath, path.join(folder, file), ...args];

@@ -1,17 +1,22 @@
 # The Python zygote: a warm interpreter that forks for each program.
 #
-# Descriptor 3 is a socket to the guest-runner. A request is a length (4 bytes, big-endian) and that
-# many bytes of fields that end with NUL: the source file, the number of arguments, the arguments,
-# the environment as NAME=VALUE. With it come five descriptors: stdin, stdout, stderr, the working
-# directory, and a gate. The child waits at the gate until the guest-runner has put it in its cgroup.
-# Answers are the child's pid, and when it has ended its wait status, each as a line.
+# Descriptor 3 is a socket to the guest-runner. An order is a length (4 bytes, big-endian) and that
+# many bytes of fields that end with NUL: the source file, the number of arguments, the arguments, of
+# which the first is the working directory, then what is to be changed in the environment: NAME=VALUE
+# sets a variable, NAME removes it. With it come four
+# descriptors: stdin, stdout, stderr, and a gate. The child waits at the gate until the guest-runner
+# has put it in its cgroup. Answers are the child's pid, and when it has ended its wait status, each
+# as a line.
+#
+# An order without a file asks for a child to be parked: in place of the gate it gets a socket of its
+# own, on which it says its pid, and then waits for the order of its program. It is nobody's child when
+# the zygote answers "parked".
 #
 # The arguments are programs to be run once, for what they import.
 import array
 import atexit
 import builtins
 import gc
-import io
 import linecache  # noqa: F401 - a traceback needs it
 import os
 import random
@@ -23,39 +28,82 @@ import time
 import traceback  # noqa: F401 - the same
 import types
 
+# What os.fsdecode does, in fewer steps.
+ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+MAX_READ = 16 << 10
+
 
 def receive(control):
-    data, ancillary, _, _ = control.recvmsg(65536, socket.CMSG_SPACE(5 * 4), socket.MSG_CMSG_CLOEXEC)
-    if not data:
-        os._exit(0)
+    data, ancillary, _, _ = control.recvmsg(65536, socket.CMSG_SPACE(4 * 4), socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for _, _, content in ancillary:
         descriptors.frombytes(content)
+    return descriptors, *fields(control.fileno(), data)
+
+
+def fields(control, data):
     while len(data) < 4 or len(data) - 4 < int.from_bytes(data[:4], "big"):
-        more = control.recv(65536)
+        more = os.read(control, 65536)
         if not more:
             os._exit(0)
         data += more
-    fields = data[4:].split(b"\0")[:-1]
-    count = int(fields[1])
-    return descriptors, fields[0], fields[2 : 2 + count], fields[2 + count :]
+    words = data[4:].split(b"\0")[:-1]
+    count = int(words[1])
+    return words[0], words[2 : 2 + count], words[2 + count :]
 
 
-def become(control, descriptors, environment):
-    stdin, stdout, stderr, folder, gate = descriptors
+# The child gives up what is the zygote's.
+def leave(control, streams):
     os.setsid()
-    control.detach()
-    for number, descriptor in enumerate((stdin, stdout, stderr)):
+    control.close()
+    for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-    os.fchdir(folder)
-    if not os.read(gate, 1):
-        os._exit(125)
-    os.closerange(3, max(descriptors) + 1)
-    os.environ.clear()
-    for pair in environment:
-        name, _, value = pair.partition(b"=")
-        os.environb[name] = value
-    time.tzset()
+
+
+def park(control, descriptors):
+    between = os.fork()
+    if between:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        os.waitpid(between, 0)
+        control.sendall(b"parked\n")
+        return
+    if os.fork():
+        os._exit(0)
+    leave(control, descriptors[:3])
+    own = os.dup2(descriptors[3], 3, inheritable=False)
+    os.closerange(4, max(descriptors) + 1)
+    gc.freeze()
+    os.write(own, b"%d\n" % os.getpid())
+    order = fields(own, os.read(own, 65536))
+    os.close(own)
+    become(*order)
+
+
+def follow(control, descriptors, order):
+    child = os.fork()
+    if child == 0:
+        leave(control, descriptors[:3])
+        if not os.read(descriptors[3], 1):
+            os._exit(125)
+        os.closerange(3, max(descriptors) + 1)
+        become(*order)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    control.sendall(b"%d\n" % child)
+    _, status = os.waitpid(child, 0)
+    control.sendall(b"%d\n" % status)
+
+
+def change(environment):
+    for word in environment:
+        name, sets, value = word.partition(b"=")
+        if sets:
+            os.environb[name] = value
+        else:
+            del os.environb[name]
+        if name == b"TZ":
+            time.tzset()
 
 
 def reseed():
@@ -69,21 +117,39 @@ def reseed():
         sys.modules["uuid"]._node = None
 
 
-def run(file, arguments):
-    path = os.path.join(os.getcwd(), file)
+def become(file, arguments, environment):
+    folder, *arguments = [argument.decode(*ENCODING) for argument in arguments]
+    os.chdir(folder)
+    change(environment)
+    reseed()
+    os._exit(run(folder, file.decode(*ENCODING), arguments))
+
+
+def read(path):
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    source = more = os.read(file, MAX_READ)
+    # One read takes a regular file whole, unless it is longer.
+    while len(more) == MAX_READ:
+        more = os.read(file, MAX_READ)
+        source += more
+    os.close(file)
+    return source
+
+
+def run(folder, file, arguments):
+    path = folder + "/" + file
     sys.argv[:] = [file, *arguments]
-    sys.path[0] = os.path.dirname(path)
+    sys.path[0] = folder
     main = types.ModuleType("__main__")
     main.__file__ = path
     main.__builtins__ = builtins
     sys.modules["__main__"] = main
     code = 0
     try:
-        with io.open_code(path) as source:
-            program = compile(source.read(), path, "exec", dont_inherit=True)
+        program = compile(read(path), path, "exec", dont_inherit=True)
         exec(program, main.__dict__)
-    except SystemExit as leave:
-        code = status_of(leave)
+    except SystemExit as end:
+        code = status_of(end)
     except BaseException as error:
         code = 1
         # The program starts at its own first line, not at ours; a syntax error has no line at all.
@@ -97,12 +163,12 @@ def run(file, arguments):
     return finish(main, code)
 
 
-def status_of(leave):
-    if leave.code is None:
+def status_of(end):
+    if end.code is None:
         return 0
-    if isinstance(leave.code, int):
-        return leave.code & 0xFF
-    print(leave.code, file=sys.stderr)
+    if isinstance(end.code, int):
+        return end.code & 0xFF
+    print(end.code, file=sys.stderr)
     return 1
 
 
@@ -126,21 +192,18 @@ def finish(main, code=0):
 def serve(control, snippets):
     for snippet in snippets:
         exec(snippet, {"__name__": "__warmup__"})
+    # The first of its kind makes the types of the syntax tree.
+    compile(b"pass", "", "exec", dont_inherit=True)
+    random.seed()
     gc.collect()
     gc.freeze()
     control.sendall(b"ready\n")
     while True:
-        descriptors, file, arguments, environment = receive(control)
-        child = os.fork()
-        if child == 0:
-            become(control, descriptors, environment)
-            reseed()
-            os._exit(run(os.fsdecode(file), [os.fsdecode(word) for word in arguments]))
-        for descriptor in descriptors:
-            os.close(descriptor)
-        control.sendall(b"%d\n" % child)
-        _, status = os.waitpid(child, 0)
-        control.sendall(b"%d\n" % status)
+        descriptors, *order = receive(control)
+        if order[0]:
+            follow(control, descriptors, order)
+        else:
+            park(control, descriptors)
 
 
 serve(socket.socket(fileno=3), sys.argv[1:])

@@ -6,23 +6,23 @@ module FirelaneZygote
 
   CONTROL = UNIXSocket.for_fd(3)
 
-  def receive
-    data, _, _, *ancillary = CONTROL.recvmsg(65536, 0, nil, scm_rights: true)
+  def receive(control)
+    data, _, _, *ancillary = control.recvmsg(65536, 0, nil, scm_rights: true)
+    descriptors = ancillary.flat_map { |message| message.unix_rights || [] }
     exit!(0) if data.nil? || data.empty?
-    streams = ancillary.flat_map { |message| message.unix_rights || [] }
     while data.bytesize < 4 || data.bytesize - 4 < data.unpack1("N")
-      more = CONTROL.readpartial(65536)
+      more = control.readpartial(65536)
       data << more
     end
     fields = data.byteslice(4..).split("\0", -1)[0...-1]
     count = Integer(fields[1])
-    [streams, fields[0], fields[2, count], fields[(2 + count)..]]
+    [descriptors, fields[0], fields[2, count], fields[(2 + count)..]]
   rescue EOFError
     exit!(0)
   end
 
-  def become(streams, environment)
-    stdin, stdout, stderr, folder, gate = streams
+  # The child gives up what is the zygote's.
+  def leave(stdin, stdout, stderr)
     Process.setsid
     CONTROL.close
     STDIN.reopen(stdin)
@@ -31,12 +31,59 @@ module FirelaneZygote
     # What is not a terminal is buffered, except stderr.
     STDOUT.sync = false
     STDERR.sync = true
-    Dir.chdir("/proc/self/fd/#{folder.fileno}")
-    exit!(125) unless gate.read(1)
-    streams.each(&:close)
-    ENV.replace(environment.to_h { |pair| pair.split("=", 2) })
+  end
+
+  def change(environment)
+    environment.each do |word|
+      name, value = word.split("=", 2)
+      ENV[name] = value
+    end
+  end
+
+  def become(file, arguments, environment)
+    folder, *arguments = arguments
+    Dir.chdir(folder)
+    change(environment)
     # Everything that was seeded before the snapshot is the same in all clones.
     Random.srand
+    # Nothing of this is there for the program.
+    Object.send(:remove_const, :FirelaneZygote)
+    run(file, arguments)
+  end
+
+  def park(descriptors)
+    between = fork do
+      fork do
+        *streams, socket = descriptors
+        leave(*streams)
+        streams.each(&:close)
+        socket.autoclose = false
+        channel = UNIXSocket.for_fd(socket.fileno)
+        channel.write("#{Process.pid}\n")
+        _, *order = receive(channel)
+        channel.close
+        become(*order)
+      end
+      exit!(0)
+    end
+    descriptors.each(&:close)
+    Process.wait(between)
+    CONTROL.write("parked\n")
+  end
+
+  def follow(descriptors, order)
+    child = fork do
+      *streams, gate = descriptors
+      leave(*streams)
+      exit!(125) unless gate.read(1)
+      descriptors.each(&:close)
+      become(*order)
+    end
+    # Whoever reads the streams waits for the last who has them open.
+    descriptors.each(&:close)
+    CONTROL.write("#{child}\n")
+    _, status = Process.wait2(child)
+    CONTROL.write("#{status.to_i}\n")
   end
 
   # Frames of this file are no part of the program's story.
@@ -81,20 +128,14 @@ ARGV.each { |snippet| TOPLEVEL_BINDING.dup.eval(snippet) }
 GC.start
 GC.compact if GC.respond_to?(:compact)
 lambda do
-  control = FirelaneZygote::CONTROL
-  control.write("ready\n")
+  zygote = FirelaneZygote
+  zygote::CONTROL.write("ready\n")
   loop do
-    streams, file, arguments, environment = FirelaneZygote.receive
-    child = fork do
-      zygote = FirelaneZygote
-      zygote.become(streams, environment)
-      # Nothing of this is there for the program.
-      Object.send(:remove_const, :FirelaneZygote)
-      zygote.run(file, arguments)
+    descriptors, *order = zygote.receive(zygote::CONTROL)
+    if order[0].empty?
+      zygote.park(descriptors)
+    else
+      zygote.follow(descriptors, order)
     end
-    streams.each(&:close)
-    control.write("#{child}\n")
-    _, status = Process.wait2(child)
-    control.write("#{status.to_i}\n")
   end
 end.call

@@ -130,7 +130,7 @@ fn kernel_arguments(acceleration: Acceleration, tsc_khz: u64) -> String {
         // one address layout lets QEMU 7 find translated code again in the next process.
         Acceleration::Tcg => format!(
             "{common} tsc_early_khz={tsc_khz} tsc=reliable no_timer_check \
-             mitigations=off lsm=lockdown,yama norandmaps"
+             mitigations=off lsm=lockdown,yama norandmaps psi=0"
         ),
     }
 }
