@@ -6,7 +6,8 @@ use firelane_vmm::timeline::{Phase, Timeline};
 use serde::Serialize;
 
 use super::measure::{claim, run};
-use super::report::{Fingerprint, fingerprint, head, keep, percentile};
+use super::report::{Fingerprint, fingerprint, head, keep};
+use super::stats::percentiles;
 use crate::args::{BenchArgs, MachineArgs};
 use crate::failure::Failure;
 use crate::host::Host;
@@ -74,9 +75,7 @@ fn tell(compared: &Compared) -> Result<(), Failure> {
         ("restore", &compared.restore),
         ("claim", &compared.claim),
     ] {
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let [p50, p90, p99] = [50, 90, 99].map(|percent| percentile(&sorted, percent));
+        let [p50, p90, p99] = percentiles(values, [50, 90, 99]);
         say(format_args!(
             "{name:>10} {p50:>10.1} {p90:>10.1} {p99:>10.1}"
         ))?;

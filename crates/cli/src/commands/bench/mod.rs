@@ -3,6 +3,7 @@
 mod compare;
 mod measure;
 mod report;
+mod stats;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::failure::Failure;

@@ -8,6 +8,7 @@ use firelane_vmm::driver::Driver;
 use firelane_vmm::qemu;
 use serde::Serialize;
 
+use super::stats::percentile;
 use crate::args::BenchArgs;
 use crate::failure::Failure;
 use crate::host::Host;
@@ -124,15 +125,9 @@ pub(super) fn print(samples: &Samples) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The smallest value that at least `percent` of the sorted values do not exceed.
-pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::percentile;
+    use super::super::stats::{percentile, percentiles};
 
     #[test]
     fn percentiles_are_values_that_were_measured() {
@@ -144,5 +139,11 @@ mod tests {
         check(90, 9.0);
         check(99, 10.0);
         assert!(percentile(&[], 50).is_nan());
+    }
+
+    #[test]
+    fn values_may_come_in_any_order() {
+        let [p50, p99] = percentiles(&[3.0, 1.0, 2.0], [50, 99]);
+        assert!((p50 - 2.0).abs() < 1e-9 && (p99 - 3.0).abs() < 1e-9);
     }
 }
