@@ -34,7 +34,7 @@ pub(super) async fn compare(lang: Lang, args: &BenchArgs) -> Result<u8, Failure>
     );
     let mut compared = Compared {
         benchmark: format!("compare {lang}"),
-        host: fingerprint(&warm, args)?,
+        host: fingerprint(&warm, args.machine.memory_mib)?,
         boot: Vec::new(),
         restore: Vec::new(),
         claim: Vec::new(),

@@ -73,20 +73,24 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     Ok(timeline)
 }
 
-fn request(host: &Host, lang: Lang, id: &str) -> Request {
-    let source = match lang {
+/// A program that prints `42`.
+pub(super) fn source(lang: Lang) -> &'static str {
+    match lang {
         Lang::Python => "print(6 * 7)",
         Lang::Bash => "echo $((6 * 7))",
         Lang::Node => "console.log(6 * 7)",
         Lang::Ruby => "puts 6 * 7",
         Lang::Rust => "fn main() { println!(\"{}\", 6 * 7) }",
-    };
+    }
+}
+
+pub(super) fn request(host: &Host, lang: Lang, id: &str) -> Request {
     Request {
         spec: ExecSpec {
             trace_id: id.to_owned(),
             program: Program::Code {
                 lang,
-                source: source.into(),
+                source: source(lang).into(),
                 args: Vec::new(),
             },
             env: host.template.manifest().env.clone().into_iter().collect(),
@@ -106,7 +110,7 @@ fn request(host: &Host, lang: Lang, id: &str) -> Request {
     }
 }
 
-fn check(finished: &Finished, output: Output) -> Result<(), Failure> {
+pub(super) fn check(finished: &Finished, output: Output) -> Result<(), Failure> {
     let (stdout, stderr) = output.collected();
     if finished.outcome.exit_code() == 0 && stdout == b"42\n" {
         return Ok(());

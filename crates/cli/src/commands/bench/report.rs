@@ -9,7 +9,6 @@ use firelane_vmm::qemu;
 use serde::Serialize;
 
 use super::stats::percentile;
-use crate::args::BenchArgs;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::say::say;
@@ -38,7 +37,7 @@ pub(super) struct Samples {
     pub(super) runs: Vec<BTreeMap<String, f64>>,
 }
 
-pub(super) fn fingerprint(host: &Host, args: &BenchArgs) -> Result<Fingerprint, Failure> {
+pub(super) fn fingerprint(host: &Host, memory_mib: Option<u32>) -> Result<Fingerprint, Failure> {
     let manifest = host.template.manifest();
     Ok(Fingerprint {
         cpu: first_value("/proc/cpuinfo", "model name")?,
@@ -59,7 +58,7 @@ pub(super) fn fingerprint(host: &Host, args: &BenchArgs) -> Result<Fingerprint, 
         acceleration: host.driver.acceleration().to_string(),
         template: format!("{} {}", manifest.name, &manifest.id[..12]),
         guest_kernel: manifest.kernel.version.clone(),
-        guest_memory_mib: args.machine.memory_mib.unwrap_or(manifest.memory_mib),
+        guest_memory_mib: memory_mib.unwrap_or(manifest.memory_mib),
         firelane: env!("CARGO_PKG_VERSION"),
     })
 }
