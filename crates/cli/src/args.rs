@@ -412,7 +412,7 @@ pub enum BenchCommand {
         #[command(flatten)]
         args: BenchArgs,
     },
-    /// Boot, restore and claim in turns, and how many times faster one is than the other
+    /// Boot, restore, claim and the same snapshot in a bare QEMU, in turns, and their ratios
     Compare {
         /// Language of the program
         #[arg(long, default_value = "python", value_parser = parse_lang)]
