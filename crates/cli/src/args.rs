@@ -412,7 +412,7 @@ pub enum BenchCommand {
         #[command(flatten)]
         args: BenchArgs,
     },
-    /// Boot, restore and claim in turns, and how many times faster one is than the other
+    /// Boot, restore, claim and the same snapshot in a bare QEMU, in turns, and their ratios
     Compare {
         /// Language of the program
         #[arg(long, default_value = "python", value_parser = parse_lang)]
@@ -421,6 +421,10 @@ pub enum BenchCommand {
         #[command(flatten)]
         args: BenchArgs,
     },
+    /// Complete runs each second through a service: one client, several, several and warm microVMs
+    Throughput(ThroughputArgs),
+    /// Memory that clones of a snapshot take on this host, before and after a run
+    Memory(MemoryArgs),
     /// Claim a microVM that has run a program of its language before, and run one in it
     Claim {
         /// Language of the program
@@ -432,7 +436,44 @@ pub enum BenchCommand {
     },
 }
 
-/// Arguments of every benchmark.
+/// Arguments of `firelane bench throughput`.
+#[derive(Debug, Args)]
+pub struct ThroughputArgs {
+    /// Language of the program
+    #[arg(long, default_value = "python", value_parser = parse_lang)]
+    pub lang: Lang,
+    /// Clients that wait for a run at the same time [default: twice the processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub clients: Option<u32>,
+    /// How long each of the three takes
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// Template: a built-in one, or one that was built before
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub template: String,
+    /// Write the raw samples to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Arguments of `firelane bench memory`.
+#[derive(Debug, Args)]
+pub struct MemoryArgs {
+    /// Language of the program
+    #[arg(long, default_value = "python", value_parser = parse_lang)]
+    pub lang: Lang,
+    /// Clones that live at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub clones: u32,
+    /// Template: a built-in one, or one that was built before
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub template: String,
+    /// Write the raw samples to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Arguments of every benchmark of phases.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// How often, after one run that does not count
@@ -499,6 +540,20 @@ fn parse_file_out(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+impl MachineArgs {
+    /// The machine of a template's snapshot.
+    #[must_use]
+    pub fn of_snapshot(template: &str) -> MachineArgs {
+        MachineArgs {
+            template: template.to_owned(),
+            memory_mib: None,
+            vcpus: 1,
+            driver: DriverChoice::Auto,
+            cold: false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,6 +601,22 @@ mod tests {
         check(&["--kernel=small"], Ok(Some(KernelChoice::Small)));
         check(&["--kernel", "tiny"], Err(()));
         check(&["--kernel"], Err(()));
+    }
+
+    #[test]
+    fn benchmarks_refuse_numbers_that_measure_nothing_or_never_end() {
+        let check = |words: &[&str], expected: bool| {
+            let all = ["firelane", "bench"].iter().chain(words);
+            assert_eq!(Cli::try_parse_from(all).is_ok(), expected, "{words:?}");
+        };
+        check(&["throughput", "--clients", "1", "--seconds", "1"], true);
+        check(&["throughput", "--clients", "0"], false);
+        check(&["throughput", "--seconds", "0"], false);
+        check(&["throughput", "--seconds", "3601"], false);
+        check(&["throughput", "--lang", "cobol"], false);
+        check(&["memory", "--clones", "64"], true);
+        check(&["memory", "--clones", "0"], false);
+        check(&["memory", "--clones", "65"], false);
     }
 
     #[test]

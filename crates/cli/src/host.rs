@@ -210,6 +210,15 @@ impl Host {
         Workshop::new(driver, self.store.clone(), self.guest_runner.clone())
     }
 
+    /// A clone's description; nothing, if a snapshot cannot serve what was asked for.
+    pub(crate) fn clone_machine(&self, id: &str) -> Option<Machine> {
+        let warm = self.warm_machine.clone();
+        warm.map(|machine| Machine {
+            id: id.to_owned(),
+            ..machine
+        })
+    }
+
     /// A fresh microVM's description.
     pub(crate) fn machine(&self, id: &str) -> Machine {
         Machine {

@@ -139,6 +139,18 @@ impl Submission {
         tx.append_audit(&self.audit)?;
         Ok(())
     }
+
+    /// The same for a run that is over.
+    fn insert_ended(
+        &self,
+        tx: &Writing<'_>,
+        started: Option<i64>,
+        finish: &Finish,
+    ) -> Result<(), DbError> {
+        tx.insert_ended_run(&self.run, started, finish)?;
+        tx.append_audit(&self.audit)?;
+        Ok(())
+    }
 }
 
 /// What a run used, and when it ended.
@@ -215,13 +227,13 @@ impl Ended {
 
     /// Writes it, and what was used. Whether the run was there to be ended.
     pub(crate) fn write(&self, tx: &Writing<'_>) -> Result<Swap, DbError> {
-        if let Some(submission) = &self.submission {
-            submission.insert(tx)?;
-            if let (1.., Some(started)) = (self.finish.attempt, self.started) {
-                tx.start_run(&self.finish.id, 0, started)?;
+        let swap = match &self.submission {
+            Some(new) => {
+                new.insert_ended(tx, self.started, &self.finish)?;
+                Swap::Made
             }
-        }
-        let swap = tx.finish_run(&self.finish)?;
+            None => tx.finish_run(&self.finish)?,
+        };
         if swap == Swap::Made {
             let Used { day, usage } = &self.used;
             tx.add_usage(&self.tenant, &self.key_id, *day, usage)?;

@@ -9,7 +9,8 @@ use firelane_model::id::{KeyId, RunId};
 use firelane_model::queue::{self, Entry as Queued};
 use firelane_store::db::RunKey;
 use firelane_wire::bus::{
-    Caller, CancelRun, FeedRun, GetRun, ReadRun, SendRun, StopRun, SubmitRun, Submitted,
+    AwaitRun, Awaited, Caller, CancelRun, FeedRun, GetRun, ReadRun, SendRun, StopRun, SubmitRun,
+    Submitted,
 };
 use firelane_wire::event::{End, LogPage};
 use firelane_wire::problem::{Code, Problem};
@@ -204,6 +205,20 @@ impl Coordinator {
         }
         self.recorded(&call.tenant, call.id).await?;
         self.recorded_log(call.id, call.read).await
+    }
+
+    /// A part of a run's log, and at its end the run: who waits for it need not ask again, when it
+    /// may have gone from memory to its record.
+    pub(crate) async fn read_to_end(self: Arc<Self>, call: AwaitRun) -> Result<Awaited, Problem> {
+        if let Some(entry) = self.find(&call.tenant, call.id) {
+            let page = entry.log.read(call.read).await;
+            let run = page.end.then(|| entry.shown(None));
+            return Ok(Awaited { page, run });
+        }
+        let run = self.recorded(&call.tenant, call.id).await?;
+        let page = self.recorded_log(call.id, call.read).await?;
+        let run = page.end.then_some(run);
+        Ok(Awaited { page, run })
     }
 
     /// A run as it is now.

@@ -14,10 +14,10 @@ use firelane_store::db::{Db, DbError};
 use firelane_store::serve_calls;
 use firelane_traces::Sink;
 use firelane_wire::bus::{
-    CancelRun, ChangeSandbox, CreateSandbox, FindKey, FindSandbox, ForkSandbox, GetRun, GetSandbox,
-    GetSnapshot, ListHosts, ListKeys, ListRuns, ListSandboxes, ListSnapshots, LookQueue, LookUsage,
-    MakeKey, ReadRun, RemoveSnapshot, ReportHost, ReserveAnswer, RevokeKey, SendRun, SettleAnswer,
-    SubmitRun, TakeSnapshot,
+    AwaitRun, CancelRun, ChangeSandbox, CreateSandbox, FindKey, FindSandbox, ForkSandbox, GetRun,
+    GetSandbox, GetSnapshot, ListHosts, ListKeys, ListRuns, ListSandboxes, ListSnapshots,
+    LookQueue, LookUsage, MakeKey, ReadRun, RemoveSnapshot, ReportHost, ReserveAnswer, RevokeKey,
+    SendRun, SettleAnswer, SubmitRun, TakeSnapshot,
 };
 use firelane_wire::problem::Problem;
 use firelane_wire::queue::Queue;
@@ -195,6 +195,7 @@ impl Coordinator {
         serve_calls! { server, self;
             SubmitRun => |this, call| this.submit(call).await;
             ReadRun => |this, call| this.read(call).await;
+            AwaitRun => |this, call| this.read_to_end(call).await;
             GetRun => |this, call| this.get(call).await;
             ListRuns => |this, call| this.list(call).await;
             SendRun => |this, call| this.send(call).await;

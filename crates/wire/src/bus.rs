@@ -15,6 +15,9 @@ use crate::problem::{Code, Problem};
 pub use agent::*;
 pub use coordinator::*;
 
+/// Most messages are not longer, so that their buffer does not grow.
+const USUAL_BYTES: usize = 512;
+
 /// A request that has one kind of answer.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
     /// What is asked, as the last words of the subject.
@@ -47,7 +50,9 @@ impl From<BadMessage> for Problem {
 /// # Errors
 /// [`BadMessage::Encode`].
 pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, BadMessage> {
-    Ok(rmp_serde::to_vec_named(message)?)
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    rmp_serde::encode::write_named(&mut bytes, message)?;
+    Ok(bytes)
 }
 
 /// A message from bytes.

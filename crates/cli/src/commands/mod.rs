@@ -24,7 +24,7 @@ pub(crate) async fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Shell(args) => interruptible(shell::shell(args)).await,
         Command::Template(command) => interruptible(template::template(command)).await,
         Command::Doctor(args) => interruptible(doctor::doctor(args)).await,
-        Command::Bench(command) => interruptible(bench::bench(command)).await,
+        Command::Bench(command) => bench::bench(command).await,
         Command::Completions { shell } => completions::completions(shell),
     }
 }

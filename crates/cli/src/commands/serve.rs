@@ -35,7 +35,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::args::{DriverChoice, MachineArgs, ServeArgs};
+use crate::args::{MachineArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::host::Host;
 
@@ -54,13 +54,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(message));
     }
     // Clones have the shape of their snapshot.
-    let machine = MachineArgs {
-        template: args.template.clone(),
-        memory_mib: None,
-        vcpus: 1,
-        driver: DriverChoice::Auto,
-        cold: false,
-    };
+    let machine = MachineArgs::of_snapshot(&args.template);
     let (traces, exporter) = traces(&args)?;
     let mut signals = Signals::listen()?;
     let host = tokio::select! {
@@ -291,14 +285,14 @@ impl Drop for SocketPath {
 }
 
 /// The signals that ask for the end.
-struct Signals {
+pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Signals, Failure> {
+    pub(super) fn listen() -> Result<Signals, Failure> {
         let listen = |kind| signal(kind).map_err(Failure::platform);
         Ok(Signals {
             interrupt: listen(SignalKind::interrupt())?,
@@ -307,7 +301,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> i32 {
+    pub(super) async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),

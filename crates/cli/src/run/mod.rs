@@ -130,7 +130,8 @@ pub(crate) async fn run_in(
     finished
 }
 
-async fn inside(
+/// Runs in a guest and leaves it as it is then.
+pub(crate) async fn inside(
     vm: &mut dyn MicroVm,
     session: &Session,
     request: Request,

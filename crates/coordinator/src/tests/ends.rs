@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use firelane_model::id::RunId;
-use firelane_wire::bus::Caller;
+use firelane_wire::bus::{AwaitRun, Caller};
 use firelane_wire::event::{End, Event, ReadLog};
 use firelane_wire::problem::Code;
 use firelane_wire::run::RunState;
@@ -49,6 +49,57 @@ async fn who_waits_for_a_run_that_expires_is_told_the_deadline() {
     coordinator.settle().await;
     let recorded = coordinator.recorded("t", run.id).await.unwrap();
     assert_eq!(recorded.problem.map(|problem| problem.status()), Some(504));
+}
+
+#[tokio::test]
+async fn the_last_part_of_a_log_brings_the_run_from_memory_and_from_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let (coordinator, _) = open(folder.path()).await;
+    let run = submit(&coordinator, "t", "1", false, None).await.unwrap();
+    let entry = Arc::clone(&coordinator.state().runs[&run.id]);
+    entry.log.append(Event::Stdout(b"one".into()));
+    let read = |after| {
+        let call = AwaitRun {
+            tenant: "t".into(),
+            id: run.id,
+            read: ReadLog {
+                after,
+                max_bytes: 1,
+                wait_ms: 0,
+                whole: false,
+            },
+        };
+        Arc::clone(&coordinator).read_to_end(call)
+    };
+    let first = read(0).await.unwrap();
+    assert_eq!((first.page.events.len(), first.run), (1, None));
+    coordinator.state().queue.cancel(run.id);
+    let waiting = read(1);
+    coordinator.finish(&entry, &End::Cancelled);
+    // Whether it is still in memory or on record by now.
+    let last = waiting.await.unwrap();
+    assert_eq!((last.page.events.len(), last.page.end), (1, true));
+    coordinator.settle().await;
+    assert!(coordinator.state().runs.is_empty());
+    let recorded = read(1).await.unwrap();
+    assert_eq!(recorded, last);
+    assert_eq!(recorded.run.unwrap().state, RunState::Cancelled);
+    let other = AwaitRun {
+        tenant: "other".into(),
+        id: run.id,
+        read: read_all(),
+    };
+    let refused = Arc::clone(&coordinator).read_to_end(other).await;
+    assert_eq!(refused.unwrap_err().code, Code::NotFound);
+}
+
+const fn read_all() -> ReadLog {
+    ReadLog {
+        after: 0,
+        max_bytes: u64::MAX,
+        wait_ms: 0,
+        whole: true,
+    }
 }
 
 #[tokio::test]

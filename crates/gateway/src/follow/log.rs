@@ -85,7 +85,7 @@ impl Log {
 }
 
 /// First and last number of what lies between this event and the page.
-fn missing(after: u64, page: &LogPage) -> Option<(u64, u64)> {
+pub(super) fn missing(after: u64, page: &LogPage) -> Option<(u64, u64)> {
     let (first, _) = page.events.first()?;
     let next = after.saturating_add(1);
     (*first > next).then(|| (next, first - 1))

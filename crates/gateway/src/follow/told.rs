@@ -1,12 +1,13 @@
 //! What a log has told in all.
 
 use firelane_wire::content;
-use firelane_wire::event::{End, Event, ReadLog};
+use firelane_wire::event::{End, Event, LogPage, ReadLog};
 use firelane_wire::exec::Output;
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::FileOut;
 
 use super::Log;
+use super::log::missing;
 
 /// How long is waited for more at a time, in milliseconds.
 const WAIT_MS: u64 = 20_000;
@@ -21,6 +22,8 @@ pub(crate) struct Told {
     files: Vec<(String, Vec<u8>)>,
     missing: Vec<FileOut>,
     end: Option<End>,
+    /// Number of the last event that was heard.
+    after: u64,
 }
 
 impl Told {
@@ -28,27 +31,35 @@ impl Told {
     /// missing.
     pub(crate) async fn all(log: &Log) -> Result<Told, Problem> {
         let mut told = Told::default();
-        let mut after = 0;
         loop {
-            let read = ReadLog {
-                after,
-                max_bytes: PAGE_BYTES,
-                wait_ms: WAIT_MS,
-                whole: true,
-            };
-            let page = log.read(read).await?;
-            if let Some((first, last)) = page.gap {
-                let cause = format!("events {first} to {last} of the program are lost");
-                return Err(Problem::new(Code::Internal, cause));
-            }
-            for (number, event) in page.events {
-                after = number;
-                told.hear(event);
-            }
-            if page.end {
+            let page = log.read(told.next()).await?;
+            if told.take(page)? {
                 return Ok(told);
             }
         }
+    }
+
+    /// How to read what comes next.
+    pub(crate) fn next(&self) -> ReadLog {
+        ReadLog {
+            after: self.after,
+            max_bytes: PAGE_BYTES,
+            wait_ms: WAIT_MS,
+            whole: true,
+        }
+    }
+
+    /// Takes the next page. Whether it was the last.
+    pub(crate) fn take(&mut self, page: LogPage) -> Result<bool, Problem> {
+        if let Some((first, last)) = page.gap.or_else(|| missing(self.after, &page)) {
+            let cause = format!("events {first} to {last} of the program are lost");
+            return Err(Problem::new(Code::Internal, cause));
+        }
+        for (number, event) in page.events {
+            self.after = number;
+            self.hear(event);
+        }
+        Ok(page.end)
     }
 
     fn hear(&mut self, event: Event) {

@@ -2,13 +2,16 @@
 
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use firelane_wire::bus::{Call, decode, encode};
 use firelane_wire::problem::{Code, Problem};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinSet, consume_budget};
 
 use super::{BusError, MAX_MESSAGE_BYTES, Request, Requests, SharedBus};
 
@@ -119,7 +122,7 @@ impl Server {
         self
     }
 
-    /// Serves one kind of call: each by a task of its own, so that one that waits holds up nobody. A
+    /// Serves one kind of call: each that waits by a task of its own, so that it holds up nobody. A
     /// handler that panics leaves its asker without an answer, and the others alone.
     ///
     /// # Errors
@@ -148,24 +151,49 @@ where
         let request = tokio::select! {
             biased;
             Some(ended) = answering.join_next() => {
-                tell_panic::<C>(ended);
+                if ended.is_err() {
+                    tell_panic::<C>();
+                }
                 continue;
             }
             request = requests.next(), if answering.len() < at_once.get() => request,
         };
         let Some(request) = request else { break };
-        answering.spawn(respond(request, answer.clone()));
+        if let Some(waits) = begin::<C>(respond(request, answer.clone())) {
+            answering.spawn(waits);
+        }
+        consume_budget().await;
     }
     drop(requests);
     while let Some(ended) = answering.join_next().await {
-        tell_panic::<C>(ended);
+        if ended.is_err() {
+            tell_panic::<C>();
+        }
     }
 }
 
-fn tell_panic<C: Call>(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(call = C::NAME, %error, "a handler of calls ended without an answer");
+/// Answers, if that can be done without waiting; else gives what waits. Most calls have their answer at
+/// once, and a task for each would cost more than the answer.
+fn begin<C: Call>(
+    responding: impl Future<Output = ()>,
+) -> Option<Pin<Box<impl Future<Output = ()>>>> {
+    let mut responding = Box::pin(responding);
+    // Nobody needs to wake it before its task begins, which polls it again.
+    let mut nobody = Context::from_waker(Waker::noop());
+    let polled = catch_unwind(AssertUnwindSafe(|| responding.as_mut().poll(&mut nobody)));
+    match polled {
+        Ok(Poll::Ready(())) => None,
+        Ok(Poll::Pending) => Some(responding),
+        Err(_) => {
+            tell_panic::<C>();
+            None
+        }
     }
+}
+
+fn tell_panic<C: Call>() {
+    // What it said is on stderr already.
+    tracing::error!(call = C::NAME, "a handler of calls ended without an answer");
 }
 
 async fn respond<C, F, Fut>(request: Request, answer: F)

@@ -10,11 +10,13 @@
 //! `attempt` counts the starts. Who changes a run says which attempt it means, so that a late word of
 //! an earlier attempt changes nothing.
 
+mod ended;
 mod key;
 mod state;
 
 use rusqlite::{Row, params};
 
+use self::ended::{check_finish, check_new};
 pub use self::key::RunKey;
 pub use self::state::{RunEnd, RunState, Swap};
 use super::access::{Reading, Writing};
@@ -211,12 +213,7 @@ impl Reading<'_> {
 impl Writing<'_> {
     /// Adds a run, queued.
     pub fn insert_run(&self, run: &NewRun) -> Result<(), DbError> {
-        check::id("run", &run.id)?;
-        check::tenant(&run.tenant)?;
-        if let Some(key) = &run.key_id {
-            check::id("key", key)?;
-        }
-        check::size("the description of a run", run.about.len(), MAX_ABOUT_BYTES)?;
+        check_new(run)?;
         check::json("the spec of a run", &run.spec)?;
         self.insert(
             "run",
@@ -255,9 +252,7 @@ impl Writing<'_> {
 
     /// Ends a run that has not ended, if this attempt is the last.
     pub fn finish_run(&self, finish: &Finish) -> Result<Swap, DbError> {
-        if let Some(outcome) = &finish.outcome {
-            check::size("the outcome of a run", outcome.len(), MAX_OUTCOME_BYTES)?;
-        }
+        check_finish(finish)?;
         let sql = "UPDATE runs SET state = ?3, outcome = ?4, finished = ?5, spec = NULL
                    WHERE id = ?1 AND attempt = ?2 AND finished IS NULL";
         let changed = self.execute(
@@ -271,13 +266,7 @@ impl Writing<'_> {
             ],
         )?;
         if changed == 1 {
-            let bytes = finish.output.iter().map(|part| part.events.len()).sum();
-            check::size("the output of a run", bytes, MAX_RUN_OUTPUT_BYTES)?;
-            let sql = "INSERT INTO run_outputs (run, last, events)
-                       SELECT seq, ?2, ?3 FROM runs WHERE id = ?1";
-            for part in &finish.output {
-                self.execute(sql, params![finish.id, part.last, part.events])?;
-            }
+            self.put_output(finish)?;
         }
         self.swap(changed, &finish.id)
     }

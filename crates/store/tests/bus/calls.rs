@@ -31,6 +31,10 @@ async fn handle(call: Reverse) -> Result<String, Problem> {
         "" => Err(Problem::new(Code::Invalid, "there is nothing")),
         "large" => Ok("x".repeat(MAX_MESSAGE_BYTES)),
         "panic" => panic!("as the test asks"),
+        "late panic" => {
+            tokio::task::yield_now().await;
+            panic!("as the test asks");
+        }
         text => Ok(text.chars().rev().collect()),
     }
 }
@@ -117,10 +121,13 @@ async fn an_answer_of_another_type_is_told() {
 #[tokio::test]
 async fn a_handler_that_panics_is_told_and_leaves_the_others_alone() {
     let (_bus, _server, calls) = served().await;
-    let problem = calls.ask(&reverse("panic")).await.unwrap_err();
-    assert_eq!(problem.code, Code::Unavailable);
-    assert!(problem.to_string().contains("no answer"), "{problem}");
-    calls.ask(&reverse("abc")).await.unwrap();
+    // At once, or after it has waited: then it is another task's.
+    for text in ["panic", "late panic"] {
+        let problem = calls.ask(&reverse(text)).await.unwrap_err();
+        assert_eq!(problem.code, Code::Unavailable);
+        assert!(problem.to_string().contains("no answer"), "{problem}");
+        calls.ask(&reverse("abc")).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod audit;
 mod crash;
+mod ended;
 mod full;
 mod idempotency;
 mod keys;

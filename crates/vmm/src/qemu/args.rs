@@ -136,7 +136,7 @@ fn kernel_arguments(acceleration: Acceleration, tsc_khz: u64) -> String {
 }
 
 /// A path inside a comma-separated option: commas are doubled.
-fn escape(path: &Path) -> String {
+pub(super) fn escape(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 

@@ -4,6 +4,7 @@
 //! inherited sockets: nothing of it can be reached by path except the ports' socket, which is ours.
 
 mod args;
+mod bare;
 mod boot;
 mod link;
 mod microvm;
@@ -21,6 +22,7 @@ use crate::driver::{
 };
 use crate::timeline::Timeline;
 
+pub use bare::BareError;
 pub use probe::{Accelerator, ProbeError, default_program, find_program, version};
 pub use qmp::QmpError;
 

@@ -1,12 +1,13 @@
-//! `firelane bench compare`: boot, restore and claim to the first result, taken in turns, so that what
-//! else the host does strikes all of them. On a noisy host their ratios say more than the numbers.
+//! `firelane bench compare`: boot, restore and claim to the first result, and the same snapshot in a QEMU
+//! with nothing of ours around it, taken in turns, so that what else the host does strikes all of them. On a noisy host their ratios say more than the numbers.
 
 use firelane_guest_proto::Lang;
 use firelane_vmm::timeline::{Phase, Timeline};
 use serde::Serialize;
 
-use super::measure::{claim, run};
-use super::report::{Fingerprint, fingerprint, head, keep, percentile};
+use super::measure::{bare, claim, run};
+use super::report::{Fingerprint, fingerprint, head, keep};
+use super::stats::percentiles;
 use crate::args::{BenchArgs, MachineArgs};
 use crate::failure::Failure;
 use crate::host::Host;
@@ -18,6 +19,7 @@ struct Compared {
     benchmark: String,
     host: Fingerprint,
     boot: Vec<f64>,
+    bare: Vec<f64>,
     restore: Vec<f64>,
     claim: Vec<f64>,
 }
@@ -33,20 +35,23 @@ pub(super) async fn compare(lang: Lang, args: &BenchArgs) -> Result<u8, Failure>
     );
     let mut compared = Compared {
         benchmark: format!("compare {lang}"),
-        host: fingerprint(&warm, args)?,
+        host: fingerprint(&warm, args.machine.memory_mib)?,
         boot: Vec::new(),
+        bare: Vec::new(),
         restore: Vec::new(),
         claim: Vec::new(),
     };
     for number in 0..=args.runs {
-        let (boot, restore, claim) = (
+        let (boot, bare, restore, claim) = (
             to_result(&run(&cold, lang).await?)?,
+            bare(&warm, lang).await?,
             to_result(&run(&warm, lang).await?)?,
             to_result(&claim(&warm, lang).await?)?,
         );
         // The first fills caches that later ones find full.
         if number > 0 {
             compared.boot.push(boot);
+            compared.bare.push(bare);
             compared.restore.push(restore);
             compared.claim.push(claim);
         }
@@ -71,20 +76,20 @@ fn tell(compared: &Compared) -> Result<(), Failure> {
     let mut medians = Vec::new();
     for (name, values) in [
         ("boot", &compared.boot),
+        ("bare", &compared.bare),
         ("restore", &compared.restore),
         ("claim", &compared.claim),
     ] {
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let [p50, p90, p99] = [50, 90, 99].map(|percent| percentile(&sorted, percent));
+        let [p50, p90, p99] = percentiles(values, [50, 90, 99]);
         say(format_args!(
             "{name:>10} {p50:>10.1} {p90:>10.1} {p99:>10.1}"
         ))?;
         medians.push(p50);
     }
     say(format_args!(
-        "restore is 1/{:.1} of boot, claim 1/{:.1} of restore",
-        medians[0] / medians[1],
-        medians[1] / medians[2]
+        "restore is 1/{:.1} of boot and {:.2} of bare QEMU's, claim 1/{:.1} of restore",
+        medians[0] / medians[2],
+        medians[2] / medians[1],
+        medians[2] / medians[3]
     ))
 }

@@ -1,14 +1,15 @@
 //! What is measured: each gives the timeline of one microVM.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firelane_agent::clone::Ready;
 use firelane_agent::warm::Warm;
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::Lang;
-use firelane_guest_proto::message::{ExecSpec, Limits, Program};
+use firelane_guest_proto::message::{ExecSpec, Limits, Program, RenewSpec, SEED_BYTES};
 use firelane_vmm::driver::Driver;
 use firelane_vmm::timeline::{Phase, Timeline};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::failure::Failure;
 use crate::host::{Host, Started, open_session};
@@ -73,20 +74,52 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     Ok(timeline)
 }
 
-fn request(host: &Host, lang: Lang, id: &str) -> Request {
-    let source = match lang {
+/// The same snapshot in a QEMU with nothing of ours around it; milliseconds to the outcome.
+pub(super) async fn bare(host: &Host, lang: Lang) -> Result<f64, Failure> {
+    let id = new_id();
+    let Some(machine) = host.clone_machine(&id) else {
+        let message = "a snapshot cannot serve this machine, so there is nothing to restore";
+        return Err(Failure::usage(message));
+    };
+    let files = host.snapshot().await?;
+    let mut seed = [0; SEED_BYTES];
+    getrandom(&mut seed, GetRandomFlags::empty()).map_err(Failure::platform)?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let renew = RenewSpec {
+        seed: seed.into(),
+        realtime_ns: since.map_or(0, |since| since.as_nanos() as u64),
+        hostname: "bare".into(),
+        machine_id: [1; 16],
+    };
+    let exec = request(host, lang, &id).spec;
+    let ran = host.driver.bare(&machine, &files, &renew, &exec).await;
+    let (took, outcome) = ran.map_err(Failure::platform)?;
+    if outcome.exit_code() != 0 {
+        let code = outcome.exit_code();
+        let failed = anyhow::anyhow!("the measured program ended with exit code {code}");
+        return Err(Failure::platform(failed));
+    }
+    Ok(took.as_secs_f64() * 1e3)
+}
+
+/// A program that prints `42`.
+pub(super) fn source(lang: Lang) -> &'static str {
+    match lang {
         Lang::Python => "print(6 * 7)",
         Lang::Bash => "echo $((6 * 7))",
         Lang::Node => "console.log(6 * 7)",
         Lang::Ruby => "puts 6 * 7",
         Lang::Rust => "fn main() { println!(\"{}\", 6 * 7) }",
-    };
+    }
+}
+
+pub(super) fn request(host: &Host, lang: Lang, id: &str) -> Request {
     Request {
         spec: ExecSpec {
             trace_id: id.to_owned(),
             program: Program::Code {
                 lang,
-                source: source.into(),
+                source: source(lang).into(),
                 args: Vec::new(),
             },
             env: host.template.manifest().env.clone().into_iter().collect(),
@@ -106,7 +139,7 @@ fn request(host: &Host, lang: Lang, id: &str) -> Request {
     }
 }
 
-fn check(finished: &Finished, output: Output) -> Result<(), Failure> {
+pub(super) fn check(finished: &Finished, output: Output) -> Result<(), Failure> {
     let (stdout, stderr) = output.collected();
     if finished.outcome.exit_code() == 0 && stdout == b"42\n" {
         return Ok(());

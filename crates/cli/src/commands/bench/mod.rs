@@ -1,47 +1,74 @@
-//! `firelane bench`: phases of a run, measured on this host.
+//! `firelane bench`: what runs take, measured on this host.
 
 mod compare;
 mod measure;
+mod memory;
 mod report;
+mod stats;
+mod throughput;
+
+use std::collections::BTreeMap;
+
+use firelane_guest_proto::Lang;
 
 use crate::args::{BenchArgs, BenchCommand};
 use crate::failure::Failure;
 use crate::host::Host;
+use crate::run::interruptible;
 use report::{Samples, fingerprint, keep, print};
 
 pub(super) async fn bench(command: BenchCommand) -> Result<u8, Failure> {
-    let (benchmark, args) = match &command {
-        BenchCommand::Boot(args) => ("boot".into(), args),
-        BenchCommand::Run { lang, args } => (format!("run {lang}"), args),
-        BenchCommand::Claim { lang, args } => (format!("claim {lang}"), args),
-        BenchCommand::Compare { lang, args } => return compare::compare(*lang, args).await,
-    };
-    let host = Host::prepare(&args.machine).await?;
-    let runs = sample(&host, &command, args).await?;
-    let samples = Samples {
-        benchmark,
-        host: fingerprint(&host, args)?,
-        runs,
-    };
-    print(&samples)?;
-    keep(&samples, args.json.as_deref())?;
-    Ok(0)
+    match &command {
+        // It ends its service itself.
+        BenchCommand::Throughput(args) => throughput::throughput(args).await,
+        BenchCommand::Memory(args) => interruptible(memory::memory(args)).await,
+        BenchCommand::Compare { lang, args } => interruptible(compare::compare(*lang, args)).await,
+        BenchCommand::Boot(args) => phases("boot".into(), Measured::Boot, args).await,
+        BenchCommand::Run { lang, args } => {
+            phases(format!("run {lang}"), Measured::Run(*lang), args).await
+        }
+        BenchCommand::Claim { lang, args } => {
+            phases(format!("claim {lang}"), Measured::Claim(*lang), args).await
+        }
+    }
+}
+
+/// What the phases of are measured.
+#[derive(Clone, Copy)]
+enum Measured {
+    Boot,
+    Run(Lang),
+    Claim(Lang),
+}
+
+async fn phases(benchmark: String, what: Measured, args: &BenchArgs) -> Result<u8, Failure> {
+    interruptible(async {
+        let host = Host::prepare(&args.machine).await?;
+        let runs = sample(&host, what, args.runs).await?;
+        let samples = Samples {
+            benchmark,
+            host: fingerprint(&host, args.machine.memory_mib)?,
+            runs,
+        };
+        print(&samples)?;
+        keep(&samples, args.json.as_deref())?;
+        Ok(0)
+    })
+    .await
 }
 
 /// The phases of each run, by name.
 async fn sample(
     host: &Host,
-    command: &BenchCommand,
-    args: &BenchArgs,
-) -> Result<Vec<std::collections::BTreeMap<String, f64>>, Failure> {
+    what: Measured,
+    count: u32,
+) -> Result<Vec<BTreeMap<String, f64>>, Failure> {
     let mut runs = Vec::new();
-    for number in 0..=args.runs {
-        let timeline = match command {
-            BenchCommand::Boot(_) => measure::boot(host).await?,
-            BenchCommand::Claim { lang, .. } => measure::claim(host, *lang).await?,
-            BenchCommand::Run { lang, .. } | BenchCommand::Compare { lang, .. } => {
-                measure::run(host, *lang).await?
-            }
+    for number in 0..=count {
+        let timeline = match what {
+            Measured::Boot => measure::boot(host).await?,
+            Measured::Claim(lang) => measure::claim(host, lang).await?,
+            Measured::Run(lang) => measure::run(host, lang).await?,
         };
         // The first fills caches that later ones find full.
         if number > 0 {

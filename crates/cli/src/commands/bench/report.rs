@@ -8,7 +8,7 @@ use firelane_vmm::driver::Driver;
 use firelane_vmm::qemu;
 use serde::Serialize;
 
-use crate::args::BenchArgs;
+use super::stats::percentile;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::say::say;
@@ -37,7 +37,7 @@ pub(super) struct Samples {
     pub(super) runs: Vec<BTreeMap<String, f64>>,
 }
 
-pub(super) fn fingerprint(host: &Host, args: &BenchArgs) -> Result<Fingerprint, Failure> {
+pub(super) fn fingerprint(host: &Host, memory_mib: Option<u32>) -> Result<Fingerprint, Failure> {
     let manifest = host.template.manifest();
     Ok(Fingerprint {
         cpu: first_value("/proc/cpuinfo", "model name")?,
@@ -58,7 +58,7 @@ pub(super) fn fingerprint(host: &Host, args: &BenchArgs) -> Result<Fingerprint, 
         acceleration: host.driver.acceleration().to_string(),
         template: format!("{} {}", manifest.name, &manifest.id[..12]),
         guest_kernel: manifest.kernel.version.clone(),
-        guest_memory_mib: args.machine.memory_mib.unwrap_or(manifest.memory_mib),
+        guest_memory_mib: memory_mib.unwrap_or(manifest.memory_mib),
         firelane: env!("CARGO_PKG_VERSION"),
     })
 }
@@ -124,15 +124,9 @@ pub(super) fn print(samples: &Samples) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The smallest value that at least `percent` of the sorted values do not exceed.
-pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::percentile;
+    use super::super::stats::{percentile, percentiles};
 
     #[test]
     fn percentiles_are_values_that_were_measured() {
@@ -144,5 +138,11 @@ mod tests {
         check(90, 9.0);
         check(99, 10.0);
         assert!(percentile(&[], 50).is_nan());
+    }
+
+    #[test]
+    fn values_may_come_in_any_order() {
+        let [p50, p99] = percentiles(&[3.0, 1.0, 2.0], [50, 99]);
+        assert!((p50 - 2.0).abs() < 1e-9 && (p99 - 3.0).abs() < 1e-9);
     }
 }

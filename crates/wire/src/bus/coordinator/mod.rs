@@ -82,6 +82,31 @@ impl Call for ReadRun {
     type Answer = LogPage;
 }
 
+/// The same as [`ReadRun`] for who waits for the end: it comes with the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AwaitRun {
+    /// Whose it is.
+    pub tenant: String,
+    /// Its name.
+    pub id: RunId,
+    /// From where, and how much.
+    pub read: ReadLog,
+}
+
+/// A part of a run's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Awaited {
+    /// The part.
+    pub page: LogPage,
+    /// The run, with the last part: as it is at its end, without what it wrote.
+    pub run: Option<Run>,
+}
+
+impl Call for AwaitRun {
+    const NAME: &'static str = "run.await";
+    type Answer = Awaited;
+}
+
 /// A run as it is now, without what it wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GetRun {
