@@ -14,6 +14,7 @@
 //! | [`workshop`] | holds what clones are made with |
 //! | [`follow`] | passes on what a program writes, until its outcome |
 //! | `run`, `sandbox` | one program in a microVM of its own; microVMs that stay for more |
+//! | `templates` | templates of this host, and their builds |
 //! | [`service`] | answers for this host over the Bus, and reports how it is |
 
 pub mod clone;
@@ -26,6 +27,7 @@ mod run;
 mod sandbox;
 pub mod service;
 pub mod snapshot;
+mod templates;
 pub mod warm;
 pub mod workshop;
 

@@ -101,6 +101,11 @@ impl Pools {
         }
     }
 
+    /// Lets the pools of a template end; what has been claimed goes on.
+    pub(crate) fn drop_of(&self, template: &str) {
+        lock(&self.all).retain(|(name, _), _| name != template);
+    }
+
     /// What the pools are like.
     pub(crate) fn look(&self) -> Vec<host::Pool> {
         let mut pools: Vec<host::Pool> = lock(&self.all)
@@ -129,8 +134,12 @@ impl Pools {
         let mut all = lock(&self.all);
         match all.get(&key) {
             Some(handle) if handle.template_id == manifest.id => handle.clone(),
-            // A pool of another content ends with the last handle to it.
-            _ => {
+            // A pool of another content ends with the last handle to it, and leaves its minimum to the next.
+            other => {
+                let config = PoolConfig {
+                    min: config.min.max(other.map_or(0, |other| other.config.min)),
+                    ..config
+                };
                 let handle = self.start(prepared, lang, config);
                 all.insert(key, handle.clone());
                 handle

@@ -10,10 +10,11 @@ use firelane_store::bus::{Bus, BusError, Calls, Server};
 use firelane_store::serve_calls;
 use firelane_vmm::driver::MicroVm;
 use firelane_wire::bus::{
-    ClosePipe, DropSnapshot, FeedExec, FeedRun, FinishPipe, FollowExec, FollowRun, GetExec,
-    HaveSnapshots, ListExecs, ListFolder, LookSandbox, MakeFolder, MakeSandbox, MoveFile, OpenPipe,
-    ReadPipe, RemoveFile, ReportHost, SaveSandbox, SplitSandbox, StartExec, StartRun, StatFile,
-    StopRun, TellSandbox, WritePipe,
+    ClosePipe, DropSnapshot, DropTemplate, FeedExec, FeedRun, FinishPipe, FollowExec, FollowRun,
+    GetExec, GetTemplate, HaveSnapshots, ListExecs, ListFolder, ListTemplates, LookSandbox,
+    MakeFolder, MakeSandbox, MoveFile, OpenPipe, ReadBuild, ReadPipe, RemoveFile, ReportHost,
+    SaveSandbox, SplitSandbox, StartBuild, StartExec, StartRun, StatFile, StopRun, TellSandbox,
+    WritePipe,
 };
 use firelane_wire::host::Host;
 use firelane_wire::problem::Problem;
@@ -25,6 +26,7 @@ use crate::load::Load;
 use crate::pools::Pools;
 use crate::run::Runs;
 use crate::sandbox::Sandboxes;
+use crate::templates::Builds;
 use crate::workshop::{PrepareError, Workshop};
 
 /// How often the host tells how it is. The coordinator misses one or two before it gives up.
@@ -65,6 +67,7 @@ pub struct Agent {
     pub(crate) pools: Pools,
     pub(crate) runs: Runs,
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) builds: Builds,
     pub(crate) load: Arc<Load>,
     /// Everything ends.
     pub(crate) stop: CancellationToken,
@@ -92,6 +95,7 @@ impl Agent {
             pools,
             runs: Runs::default(),
             sandboxes,
+            builds: Builds::default(),
             load,
             stop,
             tasks,
@@ -144,6 +148,11 @@ impl Agent {
             WritePipe => |this, call| this.write_pipe(call).await;
             FinishPipe => |this, call| this.finish_pipe(call).await;
             ReadPipe => |this, call| this.read_pipe(call).await;
+            ListTemplates => |this, _call| this.list_templates().await;
+            GetTemplate => |this, call| this.get_template(call).await;
+            DropTemplate => |this, call| this.drop_template(call).await;
+            StartBuild => |this, call| this.start_build(call);
+            ReadBuild => |this, call| this.read_build(call).await;
             ClosePipe => |this, call| { this.close_pipe(&call); Ok::<_, Problem>(()) };
         }
         self.tasks

@@ -38,6 +38,7 @@ mod room;
 mod runs;
 mod sandboxes;
 mod service;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod traces;

@@ -14,10 +14,11 @@ use firelane_store::db::{Db, DbError};
 use firelane_store::serve_calls;
 use firelane_traces::Sink;
 use firelane_wire::bus::{
-    AwaitRun, CancelRun, ChangeSandbox, CreateSandbox, FindKey, FindSandbox, ForkSandbox, GetRun,
-    GetSandbox, GetSnapshot, ListHosts, ListKeys, ListRuns, ListSandboxes, ListSnapshots,
-    LookQueue, LookUsage, MakeKey, ReadRun, RemoveSnapshot, ReportHost, ReserveAnswer, RevokeKey,
-    SendRun, SettleAnswer, SubmitRun, TakeSnapshot,
+    AwaitRun, BuildTemplate, CancelRun, ChangeSandbox, CreateSandbox, FindBuild, FindKey,
+    FindSandbox, ForkSandbox, GetRun, GetSandbox, GetSnapshot, ListHosts, ListKeys, ListRuns,
+    ListSandboxes, ListSnapshots, LookQueue, LookUsage, MakeKey, PickHost, ReadRun, RemoveSnapshot,
+    RemoveTemplate, ReportHost, ReserveAnswer, RevokeKey, SendRun, SettleAnswer, SubmitRun,
+    TakeSnapshot,
 };
 use firelane_wire::problem::Problem;
 use firelane_wire::queue::Queue;
@@ -32,6 +33,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::room::{Room, Waiting};
 use crate::sandboxes::Sandboxes;
+use crate::templates::Builds;
 
 /// First guess of how long a run takes.
 const FIRST_GUESS: Duration = Duration::from_secs(1);
@@ -70,6 +72,7 @@ pub(crate) struct State {
     pub(crate) service: ServiceRate,
     pub(crate) going: Concurrency<KeyId>,
     pub(crate) keys: Keys,
+    pub(crate) builds: Builds,
 }
 
 /// The coordinator.
@@ -114,6 +117,7 @@ impl Coordinator {
                 service: ServiceRate::new(FIRST_GUESS),
                 going: Concurrency::new(),
                 keys,
+                builds: Builds::default(),
             }),
             start: Instant::now(),
             work: Notify::new(),
@@ -214,6 +218,10 @@ impl Coordinator {
             RemoveSnapshot => |this, call| this.remove_snapshot(call).await;
             ReserveAnswer => |this, call| this.reserve_answer(call).await;
             SettleAnswer => |this, call| this.settle_answer(call).await;
+            PickHost => |this, call| this.pick_host(call);
+            BuildTemplate => |this, call| this.build_template(call).await;
+            FindBuild => |this, call| this.find_build(&call);
+            RemoveTemplate => |this, call| this.remove_template(call).await;
             FindKey => |this, call| Ok::<_, Problem>(this.find_key(call.id));
             MakeKey => |this, call| this.make_key(call).await;
             ListKeys => |this, _call| Ok::<_, Problem>(this.list_keys());

@@ -18,6 +18,7 @@
 //! | `whole` | steps that are carried out to their end, whoever leaves |
 //! | `runs` | `/v1/runs` |
 //! | `sandboxes` | `/v1/sandboxes`, `/v1/snapshots` |
+//! | `templates` | `/v1/templates`, `/v1/builds` |
 //! | `follow` | the logs of programs, as clients follow them |
 //! | `look` | `/v1/queue`, `/v1/hosts`, `/v1/usage`, health |
 //! | `keys` | `/v1/keys` |
@@ -42,6 +43,7 @@ mod path;
 mod prefer;
 mod runs;
 mod sandboxes;
+mod templates;
 pub mod tls;
 mod trace;
 mod whole;
@@ -103,6 +105,11 @@ impl Gateway {
         })
     }
 
+    /// Calls of one host's agent.
+    fn agent(&self, host: &str) -> Calls {
+        Calls::of(Arc::clone(&self.bus), &format!("agent.{host}"))
+    }
+
     /// The log of a run.
     fn log_of_run(&self, tenant: &str, id: RunId) -> Log {
         Log::Run {
@@ -162,6 +169,16 @@ impl Gateway {
                 "/snapshots/{id}",
                 get(sandboxes::snapshots::get).delete(sandboxes::snapshots::remove),
             )
+            .route(
+                "/templates",
+                post(templates::builds::start).get(templates::look::list),
+            )
+            .route(
+                "/templates/{name}",
+                get(templates::look::get).delete(templates::look::remove),
+            )
+            .route("/builds/{id}", get(templates::builds::get))
+            .route("/builds/{id}/events", get(templates::builds::events))
             .route("/queue", get(look::queue))
             .route("/hosts", get(look::hosts))
             .route("/usage", get(look::usage))

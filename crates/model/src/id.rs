@@ -140,6 +140,7 @@ ids! {
     ExecId, "exec", "exe-";
     KeyId, "key", "key-";
     SnapshotId, "snapshot", "snp-";
+    BuildId, "build", "bld-";
 }
 
 #[cfg(test)]

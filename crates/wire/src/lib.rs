@@ -27,5 +27,6 @@ pub mod queue;
 pub mod run;
 pub mod sandbox;
 pub mod snapshot;
+pub mod template;
 pub mod trace;
 pub mod usage;

@@ -73,7 +73,22 @@ async fn a_key_does_what_its_scopes_say() {
         service.key_of("s", &[Scope::Sandbox]).await.token,
         service.key_of("a", &[Scope::Admin]).await.token,
     );
+    let template = service.key_of("t", &[Scope::Template]).await.token;
     let key = json!({"name": "x", "scopes": ["admin"]});
+    // What may be asked for is refused for another reason.
+    let build = json!({"name": "Not A Name"});
+    for (token, expected) in [
+        (&run, StatusCode::FORBIDDEN),
+        (&sandbox, StatusCode::FORBIDDEN),
+        (&template, StatusCode::BAD_REQUEST),
+        (&admin, StatusCode::BAD_REQUEST),
+    ] {
+        let path = "/v1/templates";
+        let (status, _, answer) = service
+            .with_key(Some(token), path, Some(build.clone()))
+            .await;
+        assert_eq!(status, expected, "{answer}");
+    }
     let check = async |token: &str, path: &str, body: Option<Value>, allowed: bool| {
         let (status, _, answer) = service.with_key(Some(token), path, body).await;
         match allowed {

@@ -56,7 +56,8 @@ pub(crate) async fn stream(log: Log, headers: &HeaderMap) -> Answer<Response> {
         .into_response())
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<u64, Failure> {
+/// The number of the last event that a client has; 0 if it has none.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<u64, Failure> {
     let Some(value) = headers.get(LAST_EVENT_ID) else {
         return Ok(0);
     };

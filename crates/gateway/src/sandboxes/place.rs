@@ -1,7 +1,5 @@
 //! Where a sandbox is.
 
-use std::sync::Arc;
-
 use firelane_model::id::SandboxId;
 use firelane_store::bus::Calls;
 use firelane_wire::bus::{FindSandbox, SandboxRef};
@@ -24,7 +22,7 @@ impl Gateway {
         };
         let host = self.coordinator.ask(&find).await?;
         Ok(Place {
-            agent: Calls::of(Arc::clone(&self.bus), &format!("agent.{host}")),
+            agent: self.agent(&host),
             sandbox: SandboxRef { tenant, id },
         })
     }

@@ -3,5 +3,6 @@
 mod builtin;
 pub(crate) mod debian;
 pub(crate) mod definition;
+mod foreign;
 pub(crate) mod resolve;
 pub(crate) mod wheel;

@@ -3,3 +3,4 @@
 mod runs;
 mod sandboxes;
 mod service;
+mod templates;

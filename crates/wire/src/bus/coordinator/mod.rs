@@ -2,6 +2,7 @@
 
 mod answer;
 mod sandbox;
+mod template;
 
 use firelane_model::id::{KeyId, RunId};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::usage::{Usage, UsageQuery};
 
 pub use answer::*;
 pub use sandbox::*;
+pub use template::*;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
