@@ -96,6 +96,7 @@ fn scope(method: &Method, path: &str) -> Option<Scope> {
     }
     match path.strip_prefix("/v1/")? {
         "keys" => Some(Scope::Admin),
+        "templates" => Some(Scope::Template),
         "runs:batch" => Some(Scope::Run),
         path => path.starts_with("sandboxes").then_some(Scope::Sandbox),
     }

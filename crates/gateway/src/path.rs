@@ -27,6 +27,17 @@ where
     }
 }
 
+/// A name in the path.
+pub(crate) struct Text(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Text {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Text, Failure> {
+        values(parts, state).await.map(Text)
+    }
+}
+
 /// Two ids in the path.
 pub(crate) struct Ids<A, B>(pub(crate) A, pub(crate) B);
 

@@ -122,12 +122,29 @@ pub struct Build {
 }
 
 /// A line of a build's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildLine {
     /// Step of the build.
     pub step: String,
     /// What it says; empty where the step begins.
     pub message: String,
+}
+
+/// What a build's stream of events tells; each has one of these, a line has two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BuildEvent {
+    /// Of a line: the step of the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Of a line: what it says; empty where the step begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Of the end: the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+    /// Why the stream breaks off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
 }
 
 /// What follows a line of a build's log.

@@ -21,7 +21,7 @@ use firelane_wire::run::{Ending, Origin, Ran};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::sandboxes;
+use crate::{sandboxes, templates};
 
 /// Its name.
 pub(crate) const HOST: &str = "fake";
@@ -78,6 +78,7 @@ pub(crate) async fn host(bus: Arc<dyn Bus>, held: watch::Receiver<bool>, begun: 
     };
     server.on(follow).await.expect("it is served");
     sandboxes::serve(&mut server).await;
+    templates::serve(&mut server).await;
     server
 }
 

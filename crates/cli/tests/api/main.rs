@@ -19,5 +19,6 @@ mod restart;
 mod sandboxes;
 mod service;
 mod sockets;
+mod templates;
 mod traces;
 mod usage;

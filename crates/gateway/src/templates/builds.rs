@@ -13,7 +13,7 @@ use firelane_store::bus::Calls;
 use firelane_wire::bus::{BuildTemplate, FindBuild, ReadBuild};
 use firelane_wire::key::Scope;
 use firelane_wire::problem::Problem;
-use firelane_wire::template::{Build, BuildLine, BuildPage, BuildState, HostQuery, NewBuild};
+use firelane_wire::template::{Build, BuildEvent, BuildPage, BuildState, HostQuery, NewBuild};
 use futures_util::stream::{self, StreamExt};
 
 use crate::Gateway;
@@ -83,7 +83,7 @@ pub(crate) async fn get(
     params(("id" = String, Path, pattern = "^bld-[0-9a-f]{32}$", description = "The build"),
            ("Last-Event-ID" = Option<u64>, Header, description = "The last event that is known")),
     responses((status = 200, description = "The events; the data of each is JSON",
-               body = BuildLine, content_type = "text/event-stream"),
+               body = BuildEvent, content_type = "text/event-stream"),
               (status = "default", description = "What is wrong", body = Problem,
                content_type = "application/problem+json")))]
 pub(crate) async fn events(
@@ -101,7 +101,13 @@ pub(crate) async fn events(
         let (log, after) = reading?;
         let (events, after) = match log.read(after, WAIT_MS).await {
             Ok(page) => shown(&page, after),
-            Err(problem) => (vec![written("problem", None, &problem)], None),
+            Err(problem) => {
+                let event = BuildEvent {
+                    problem: Some(problem),
+                    ..BuildEvent::default()
+                };
+                (vec![written("problem", None, &event)], None)
+            }
         };
         Some((stream::iter(events), after.map(|after| (log, after))))
     });
@@ -117,11 +123,22 @@ fn shown(page: &BuildPage, after: u64) -> (Vec<sse::Event>, Option<u64>) {
     let mut events: Vec<_> = page
         .lines
         .iter()
-        .map(|(number, line)| written("line", Some(*number), line))
+        .map(|(number, line)| {
+            let event = BuildEvent {
+                step: Some(line.step.clone()),
+                message: Some(line.message.clone()),
+                ..BuildEvent::default()
+            };
+            written("line", Some(*number), &event)
+        })
         .collect();
     // The end is told once there are no lines before it.
     if last.is_none() && page.build.state != BuildState::Running {
-        events.push(written("ended", None, &page.build));
+        let event = BuildEvent {
+            build: Some(page.build.clone()),
+            ..BuildEvent::default()
+        };
+        events.push(written("ended", None, &event));
         return (events, None);
     }
     (events, Some(last.unwrap_or(after)))
@@ -151,6 +168,8 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
+    use firelane_wire::template::BuildLine;
+
     use super::*;
 
     fn page(lines: u64, state: BuildState) -> BuildPage {

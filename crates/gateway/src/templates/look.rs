@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Json;
 use firelane_store::bus::Calls;
@@ -15,6 +15,7 @@ use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Query;
 use crate::failure::Answer;
+use crate::path::Text;
 
 impl Gateway {
     /// The agent whose templates are meant.
@@ -49,7 +50,7 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     State(gateway): State<Arc<Gateway>>,
     _who: Who,
-    Path(name): Path<String>,
+    Text(name): Text,
     Query(query): Query<HostQuery>,
 ) -> Answer<Json<Template>> {
     check_name(&name)?;
@@ -68,7 +69,7 @@ pub(crate) async fn get(
 pub(crate) async fn remove(
     State(gateway): State<Arc<Gateway>>,
     who: Who,
-    Path(name): Path<String>,
+    Text(name): Text,
     Query(query): Query<HostQuery>,
 ) -> Answer<StatusCode> {
     who.require(Scope::Template)?;

@@ -71,7 +71,7 @@ fn a_template_is_built_used_and_removed_over_http() {
     let all = events(&service, &build.id.to_string(), "0");
     let (_, last, ended) = all.last().expect("an end");
     assert_eq!(
-        (last.as_str(), &ended["state"]),
+        (last.as_str(), &ended["build"]["state"]),
         ("ended", &json!("done")),
         "{ended}"
     );
