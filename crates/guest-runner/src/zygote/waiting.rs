@@ -176,9 +176,7 @@ impl Waiting {
         self.released = true;
         Arc::clone(&self.watch)
     }
-}
 
-impl Waiting {
     /// Kills it; the reaper collects it.
     pub(super) fn end(self) -> Arc<Watch> {
         Arc::clone(&self.watch)
