@@ -1,0 +1,129 @@
+# From the VMM's hand-over to level 3: see boot.rs.
+# Entered by the 64-bit boot protocol: long mode, identity-mapped, interrupts off, rsi = zero page.
+
+.section .text.start, "ax"
+.globl _start
+_start:
+    lea rsp, [rip + level0_stack_top]
+    lea rax, [rip + level4]
+    mov cr3, rax
+    # Without it there is no SSE, which compiled code uses: CR4.OSFXSR, CR4.OSXMMEXCPT.
+    mov rax, cr4
+    or eax, 0x600
+    mov cr4, rax
+    lgdt [rip + gdt_pointer]
+    lidt [rip + idt_pointer]
+    # The descriptor of the task state has its address in pieces. It is below 16 MiB.
+    lea rax, [rip + task_state]
+    mov word ptr [rip + task_descriptor + 2], ax
+    shr eax, 16
+    mov byte ptr [rip + task_descriptor + 4], al
+    mov eax, 0x28
+    ltr ax
+    # The clock that KVM keeps, if it does: leaf 0x40000001, bit 3; then MSR_KVM_SYSTEM_TIME_NEW.
+    mov eax, 0x40000001
+    cpuid
+    test al, 8
+    jz 1f
+    mov ecx, 0x4b564d01
+    lea rax, [rip + kvm_clock + 1]
+    xor edx, edx
+    wrmsr
+1:
+    # To level 3 with all ports open (IOPL 3) and interrupts off.
+    mov rdi, rsi
+    lea rax, [rip + level3_stack_top - 8]
+    lea rdx, [rip + level3]
+    push 0x1b
+    push rax
+    push 0x3002
+    push 0x23
+    push rdx
+    iretq
+
+# Faults: level 0 only passes them on, as an ordinary call at level 3.
+# The vectors that bring an error code: 8, 10 to 14, 17, 21, 29, 30.
+.balign 16
+.globl fault_entries
+fault_entries:
+.irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
+    .balign 16
+    .if ((0x60227d00 >> \vector) & 1) == 0
+    push 0
+    .endif
+    push \vector
+    jmp 2f
+.endr
+2:
+    pop rdi
+    pop rsi
+    pop rdx
+    mov rcx, cr2
+    lea rsp, [rip + level0_stack_top]
+    lea rax, [rip + level3_stack_top - 8]
+    lea r8, [rip + fault]
+    push 0x1b
+    push rax
+    push 0x3002
+    push 0x23
+    push r8
+    iretq
+
+# The first 4 GiB, each address at itself, for level 3 too: present, writable, user; 2 MiB pages.
+.section .tables, "aw"
+.balign 4096
+level4:
+    .quad level3_table + 7
+    .fill 511, 8, 0
+level3_table:
+    .quad level2 + 7
+    .quad level2 + 4096 + 7
+    .quad level2 + 8192 + 7
+    .quad level2 + 12288 + 7
+    .fill 508, 8, 0
+level2:
+    .set address, 0
+    .rept 2048
+    .quad address + 0x87
+    .set address, address + 0x200000
+    .endr
+
+.balign 16
+gdt:
+    .quad 0
+    .quad 0x00af9b000000ffff    # 0x08: code, level 0
+    .quad 0x00cf93000000ffff    # 0x10: data, level 0
+    .quad 0x00cff3000000ffff    # 0x18: data, level 3
+    .quad 0x00affb000000ffff    # 0x20: code, level 3
+task_descriptor:                # 0x28: 64-bit task state
+    .quad 0x0000890000000067
+    .quad 0
+gdt_pointer:
+    .word gdt_pointer - gdt - 1
+    .quad gdt
+.balign 8
+idt_pointer:
+    .word 4095
+    .quad idt
+.balign 16
+task_state:
+    .long 0
+    .quad level0_stack_top
+    .fill 90, 1, 0
+    .word 104
+
+.section .bss, "aw", @nobits
+.balign 4096
+.globl idt
+idt:
+    .skip 4096
+.balign 64
+.globl kvm_clock
+kvm_clock:
+    .skip 64
+.balign 16
+    .skip 4096
+level0_stack_top:
+.globl level3_stack_top
+    .skip 131072
+level3_stack_top:
