@@ -65,6 +65,29 @@ impl Guest {
         }
     }
 
+    /// A guest that goes on where another one was: with its counter, and as stale as it was.
+    #[must_use]
+    pub fn again(facts: Facts, counter: u64, stale: bool) -> Guest {
+        Guest {
+            facts,
+            counter,
+            stale,
+            ..Guest::default()
+        }
+    }
+
+    /// The last number that was counted.
+    #[must_use]
+    pub fn counter(&self) -> u64 {
+        self.counter
+    }
+
+    /// Whether it does nothing until it is renewed.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// The next number of the counter, from 1.
     pub(crate) fn count(&mut self) -> u64 {
         self.counter = self.counter.wrapping_add(1);

@@ -130,6 +130,14 @@ pub enum BootError {
     /// The VMM ended before the guest was ready.
     #[error("the VMM ended before the guest was ready")]
     Died(#[source] Death),
+    /// The VMM runs without something that this host could confine it by.
+    #[error("the VMM is not confined: {control} is off ({reason})")]
+    Unconfined {
+        /// What is missing.
+        control: &'static str,
+        /// What the kernel says.
+        reason: String,
+    },
     /// The VMM refused a command.
     #[error("the VMM refused its configuration")]
     Monitor(#[source] Refusal),

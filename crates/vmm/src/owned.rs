@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use firelane_sys::cgroup::{Bounds, Cgroups};
-use firelane_sys::jail::{self, Jail};
+use firelane_sys::jail::{self, Controls, Jail};
 use firelane_sys::process::ProcessId;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -54,19 +54,15 @@ impl Owned {
         Ok(owned)
     }
 
-    /// Starts the VMM through `jail_program`, with these descriptors under these numbers, and its
-    /// stdout in `stdout`. Its stderr comes back.
+    /// Starts the VMM with these descriptors under these numbers, and its stdout in `stdout`. Its
+    /// stderr comes back.
     pub(crate) fn spawn(
         &mut self,
-        jail_program: &Path,
-        jail: &Jail,
+        start: &Start<'_>,
         inherited: Vec<(OwnedFd, i32)>,
         stdout: Stdio,
     ) -> Result<Tail, BootError> {
-        let mut child = step(
-            "start the VMM",
-            spawn(jail_program, jail, inherited, stdout),
-        )?;
+        let mut child = step("start the VMM", spawn(start, inherited, stdout))?;
         let stderr = child.stderr.take().map(Tail::of);
         let pid = child.id();
         self.child = Some(Process::new(child));
@@ -75,6 +71,20 @@ impl Owned {
         self.record.vmm = Some(step("find the VMM", ProcessId::of(pid))?);
         step("record the VMM", self.run_dir.record(&self.record))?;
         Ok(stderr)
+    }
+
+    /// Makes sure that what this host can confine the VMM by is in force, as the kernel tells it.
+    pub(crate) fn confined(&self, except: &[&str]) -> Result<(), BootError> {
+        let pid = self.child.as_ref().and_then(Process::vmm);
+        let pid = step("find the VMM", pid.ok_or_else(missing))?;
+        let controls = step("read the VMM's controls", Controls::of(pid))?;
+        match controls.lacking(except) {
+            None => Ok(()),
+            Some((control, reason)) => Err(BootError::Unconfined {
+                control,
+                reason: reason.into(),
+            }),
+        }
     }
 
     /// Waits until the VMM ends by itself; for ever, if there is none. How it ended is told by
@@ -122,17 +132,32 @@ impl Owned {
     }
 }
 
-fn spawn(
-    jail_program: &Path,
-    jail: &Jail,
-    inherited: Vec<(OwnedFd, i32)>,
-    stdout: Stdio,
-) -> io::Result<Child> {
-    let description = serde_json::to_string(jail).map_err(io::Error::other)?;
-    let mut command = Command::new(jail_program);
+/// How a VMM is started.
+pub(crate) enum Start<'a> {
+    /// Through a program that enters the jail.
+    Jailed { program: &'a Path, jail: &'a Jail },
+    /// As it is, with all our rights: to measure what a jail costs, and for VMMs that are not real.
+    Plain {
+        program: &'a Path,
+        args: &'a [String],
+    },
+}
+
+fn spawn(start: &Start<'_>, inherited: Vec<(OwnedFd, i32)>, stdout: Stdio) -> io::Result<Child> {
+    let mut command = match start {
+        Start::Jailed { program, jail } => {
+            let description = serde_json::to_string(jail).map_err(io::Error::other)?;
+            let mut command = Command::new(program);
+            command.arg(jail::ARGUMENT).arg(description);
+            command
+        }
+        Start::Plain { program, args } => {
+            let mut command = Command::new(program);
+            command.args(*args);
+            command
+        }
+    };
     command
-        .arg(jail::ARGUMENT)
-        .arg(description)
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(Stdio::piped())

@@ -76,6 +76,7 @@ const LIBRARIES: &[&str] = &[
     "firelane-gateway",
 ];
 const AND_PROGRAMS: &[&str] = &[
+    "firelane-bare-guest",
     "firelane-guest-proto",
     "firelane-model",
     "firelane-wire",

@@ -30,7 +30,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-pub use controls::{Control, Controls, State};
+pub use controls::{Control, Controls, PID_NAMESPACE, State};
 pub use handed::Opens;
 pub use keeper::vmm_of;
 

@@ -44,7 +44,7 @@ pub(super) async fn boot(
     let place = machine
         .snapshot
         .clone()
-        .map(|files| Place::make(files, &machine.id));
+        .map(|files| Place::make(files, firecracker.user(machine)));
     let place = step("make the snapshot's folder", place.transpose())?;
     let folder = place.as_ref().map(|place| place.folder().to_owned());
     let shown = Shown::boot(machine, folder);
@@ -61,7 +61,10 @@ pub(super) async fn boot(
         Ok(())
     };
     let started: Result<(), ApiError> = started.await;
-    let opened = started.map_err(refused).and_then(|()| open(&vsock));
+    let opened = started.map_err(refused).and_then(|()| {
+        launched.confined(firecracker)?;
+        open(&vsock)
+    });
     let listening = match opened {
         Ok(socket) => listens(&mut launched, socket, machine, deadline).await,
         Err(error) => Err(error),
@@ -131,7 +134,8 @@ pub(super) async fn restore(
     for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
         timeline.mark(phase);
     }
-    match open(&vsock) {
+    let opened = launched.confined(firecracker).and_then(|()| open(&vsock));
+    match opened {
         Ok(socket) => {
             let origin = Origin::Restored;
             Ok(FirecrackerVm::new(

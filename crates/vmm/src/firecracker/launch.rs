@@ -8,11 +8,11 @@ use firelane_sys::jail::Jail;
 use firelane_sys::process::ProcessId;
 use tokio::time::Instant;
 
-use super::Firecracker;
 use super::api::{Api, ApiError};
+use super::{Firecracker, Jailing};
 use crate::child::Process;
 use crate::driver::{BootError, Machine, SnapshotFiles};
-use crate::owned::{Owned, missing, step, user_of};
+use crate::owned::{Owned, Start, missing, step};
 use crate::rundir::fits_socket;
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
@@ -101,6 +101,14 @@ impl Launched {
         }
     }
 
+    /// Makes sure that it is confined, if it is to be.
+    pub(super) fn confined(&self, firecracker: &Firecracker) -> Result<(), BootError> {
+        match firecracker.jailing {
+            Jailing::None => Ok(()),
+            Jailing::Ours | Jailing::Jailer(_) => self.owned.confined(&[]),
+        }
+    }
+
     /// Ends it; if it has died by itself, that is the error and not what followed from it.
     pub(super) async fn fail(mut self, error: BootError) -> BootError {
         let error = self
@@ -123,14 +131,23 @@ async fn open(
     deadline: Instant,
     timeline: &mut Timeline,
 ) -> Result<(Api, PathBuf, Tail, Tail), BootError> {
-    let user = user_of(&machine.id);
+    let user = firecracker.user(machine);
     let folder = step("make the VMM's folder", owned.run_dir.make_open(user))?;
     // The longest of the sockets' names.
     let socket = folder.join("api.sock");
     fits_socket(&socket)?;
     let jail = jail(firecracker, machine, owned, shown, &folder, &socket)?;
-    let program = &firecracker.jail_program;
-    let mut stderr = owned.spawn(program, &jail, Vec::new(), Stdio::piped())?;
+    let start = match firecracker.jailing {
+        Jailing::None => Start::Plain {
+            program: &jail.program,
+            args: &jail.args,
+        },
+        Jailing::Ours | Jailing::Jailer(_) => Start::Jailed {
+            program: &firecracker.jail_program,
+            jail: &jail,
+        },
+    };
+    let mut stderr = owned.spawn(&start, Vec::new(), Stdio::piped())?;
     timeline.mark(Phase::Spawned);
     let stdout = owned.child.as_mut().and_then(Process::take_stdout);
     let mut console = Tail::of(step("read the console", stdout.ok_or_else(missing))?);
@@ -176,7 +193,7 @@ fn jail(
     folder: &Path,
     socket: &Path,
 ) -> Result<Jail, BootError> {
-    let user = user_of(&machine.id);
+    let user = firecracker.user(machine);
     let file_bytes = u64::from(machine.memory_mib + STATE_MIB) << 20;
     let ours = [
         ("--api-sock", socket.display().to_string()),
@@ -203,8 +220,8 @@ fn jail(
         owner: std::process::id(),
     };
     jail.writable.extend(shown.snapshot);
-    match (&firecracker.jailer, user) {
-        (Some(jailer), Some(user)) => {
+    match (&firecracker.jailing, user) {
+        (Jailing::Jailer(jailer), Some(user)) => {
             let name = firecracker.program.file_name().unwrap_or_default();
             let base = owned.run_dir.jail_root();
             let root = base.join(name).join(&machine.id).join("root");

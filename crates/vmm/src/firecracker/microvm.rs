@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use firelane_sys::cgroup::Cgroups;
+use firelane_sys::process::ProcessId;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
@@ -19,10 +20,20 @@ use super::requests::{SnapshotKind, VmState};
 use super::save::{Place, Written, host_swaps};
 use crate::child::Process;
 use crate::driver::{
-    ControlError, Death, Machine, MicroVm, SaveError, Saved, SnapshotError, SnapshotFiles,
+    ControlError, Death, Machine, MicroVm, Refusal, SaveError, Saved, SnapshotError, SnapshotFiles,
 };
 use crate::owned::Owned;
 use crate::tail::Tail;
+
+/// Whether the processors stand still, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    No,
+    /// The whole VMM does, by a signal.
+    Stopped,
+    /// The VMM has paused them.
+    Paused,
+}
 
 /// Where a microVM came from.
 pub(super) enum Origin {
@@ -37,7 +48,9 @@ pub(super) enum Origin {
 pub(super) struct FirecrackerVm {
     owned: Owned,
     api: Api,
-    paused: bool,
+    pause: Pause,
+    /// Pausing means to stop the process, because the VMM's own way would cut the guest off.
+    stops: bool,
     origin: Origin,
     sound_diffs: bool,
     memory_mib: u32,
@@ -67,7 +80,8 @@ impl FirecrackerVm {
         FirecrackerVm {
             owned,
             api,
-            paused: false,
+            pause: Pause::No,
+            stops: !firecracker.version().resumes_vsock(),
             origin,
             sound_diffs: firecracker.version().has_sound_diffs(),
             memory_mib: machine.memory_mib,
@@ -85,6 +99,27 @@ impl FirecrackerVm {
         } else {
             SnapshotKind::Diff
         }
+    }
+
+    /// Stops the process, or has it go on.
+    fn signal(&self, stop: bool) -> io::Result<()> {
+        let vmm = ProcessId::of(self.pid())?;
+        match stop {
+            true => vmm.stop(),
+            false => vmm.go_on(),
+        }
+    }
+
+    /// Pauses it in the VMM's own way, which a snapshot needs. One that was stopped runs for a moment.
+    async fn pause_for_snapshot(&mut self) -> Result<(), ControlError> {
+        match self.pause {
+            Pause::Paused => return Ok(()),
+            Pause::Stopped => self.signal(false).map_err(refused("pause"))?,
+            Pause::No => {}
+        }
+        self.set_state("Paused").await.map_err(refused("pause"))?;
+        self.pause = Pause::Paused;
+        Ok(())
     }
 
     async fn set_state(&mut self, state: &'static str) -> Result<(), ApiError> {
@@ -142,14 +177,27 @@ impl MicroVm for FirecrackerVm {
     }
 
     async fn pause(&mut self) -> Result<(), ControlError> {
-        self.set_state("Paused").await.map_err(refused("pause"))?;
-        self.paused = true;
+        self.pause = match (self.pause, self.stops) {
+            (Pause::No, true) => {
+                self.signal(true).map_err(refused("pause"))?;
+                Pause::Stopped
+            }
+            (Pause::No, false) => {
+                self.set_state("Paused").await.map_err(refused("pause"))?;
+                Pause::Paused
+            }
+            (paused, _) => paused,
+        };
         Ok(())
     }
 
     async fn resume(&mut self) -> Result<(), ControlError> {
-        self.set_state("Resumed").await.map_err(refused("resume"))?;
-        self.paused = false;
+        match self.pause {
+            Pause::No => {}
+            Pause::Stopped => self.signal(false).map_err(refused("resume"))?,
+            Pause::Paused => self.set_state("Resumed").await.map_err(refused("resume"))?,
+        }
+        self.pause = Pause::No;
         Ok(())
     }
 
@@ -158,7 +206,7 @@ impl MicroVm for FirecrackerVm {
             return Err(SnapshotError::NoPlace);
         };
         let saved = async {
-            self.pause().await?;
+            self.pause_for_snapshot().await?;
             let (kind, memory_mib) = (self.kind(), self.memory_mib);
             let written = Written::of(place.folder());
             let saved = written.write(&mut self.api, kind, memory_mib).await;
@@ -179,14 +227,13 @@ impl MicroVm for FirecrackerVm {
     }
 
     async fn save(&mut self, files: &SnapshotFiles) -> Result<Saved, SaveError> {
-        let running = !self.paused;
-        let begun = Instant::now();
-        self.pause().await?;
+        let (before, begun) = (self.pause, Instant::now());
+        self.pause_for_snapshot().await?;
         let saved = self.write_down(files).await;
         // Whatever came of it, the microVM goes on as it was.
-        let resumed = match running {
-            true => self.resume().await,
-            false => Ok(()),
+        let resumed = match before {
+            Pause::No => self.resume().await,
+            Pause::Stopped | Pause::Paused => Ok(()),
         };
         let stood = begun.elapsed();
         saved?;
@@ -209,7 +256,7 @@ impl MicroVm for FirecrackerVm {
     }
 }
 
-fn refused(action: &'static str) -> impl FnOnce(ApiError) -> ControlError {
+fn refused<E: Into<Refusal>>(action: &'static str) -> impl FnOnce(E) -> ControlError {
     move |source| ControlError::Refused {
         action,
         source: source.into(),

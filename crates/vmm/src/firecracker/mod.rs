@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
 };
-use crate::owned::hash;
+use crate::owned::{hash, user_of};
 use crate::qemu::probe;
 use crate::timeline::Timeline;
 
@@ -42,7 +42,7 @@ const JAILER: &str = "jailer";
 #[derive(Clone, Debug)]
 pub struct Firecracker {
     program: PathBuf,
-    jailer: Option<PathBuf>,
+    jailing: Jailing,
     jail_program: PathBuf,
     run_base: PathBuf,
     version: Version,
@@ -50,13 +50,24 @@ pub struct Firecracker {
     tsc_khz: u64,
 }
 
+/// How a Firecracker is confined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jailing {
+    /// By its own jailer; only root can.
+    Jailer(PathBuf),
+    /// By our jail.
+    Ours,
+    /// Not at all: to measure what a jail costs, and for stand-ins.
+    None,
+}
+
 /// Where Firecracker is looked for, and what starts it.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Its program.
     pub program: PathBuf,
-    /// Its jailer; without one, VMMs are started through our own jail.
-    pub jailer: Option<PathBuf>,
+    /// How it is confined.
+    pub jailing: Jailing,
     /// Program that enters the jail when its first argument is [`firelane_sys::jail::ARGUMENT`].
     pub jail_program: PathBuf,
     /// Folder of the run directories.
@@ -98,7 +109,7 @@ impl Firecracker {
     pub async fn find(place: Place) -> Result<Firecracker, FindError> {
         let Place {
             program,
-            jailer,
+            jailing,
             jail_program,
             run_base,
             tsc_khz,
@@ -108,7 +119,7 @@ impl Firecracker {
             let found = version;
             return Err(FindError::TooOld { program, found });
         }
-        if let Some(jailer) = &jailer {
+        if let Jailing::Jailer(jailer) = &jailing {
             let found = version::of(jailer).await?;
             if found != version {
                 return Err(FindError::OtherJailer {
@@ -121,7 +132,7 @@ impl Firecracker {
         let format = version::snapshot_format(&program).await?;
         Ok(Firecracker {
             program,
-            jailer,
+            jailing,
             jail_program,
             run_base,
             version,
@@ -136,16 +147,21 @@ impl Firecracker {
         self.version
     }
 
+    /// The user that this machine's VMM becomes, if it does.
+    fn user(&self, machine: &Machine) -> Option<u32> {
+        user_of(&machine.id).filter(|_| self.jailing != Jailing::None)
+    }
+
     /// Its program.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// The jailer that VMMs are started through, if one is used.
+    /// How it is confined.
     #[must_use]
-    pub fn jailer(&self) -> Option<&Path> {
-        self.jailer.as_deref()
+    pub fn jailing(&self) -> &Jailing {
+        &self.jailing
     }
 }
 

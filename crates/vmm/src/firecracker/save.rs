@@ -16,7 +16,6 @@ use rustix::fs::{OFlags, SeekFrom, copy_file_range, seek};
 use super::api::{Api, ApiError};
 use super::requests::{CreateSnapshot, SnapshotKind};
 use crate::driver::SnapshotFiles;
-use crate::owned::user_of;
 
 /// How long a snapshot may take beside what its size adds.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,12 +33,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Makes the folder, for the user of the microVM `id`.
-    pub(super) fn make(files: SnapshotFiles, id: &str) -> io::Result<Place> {
+    /// Makes the folder, for this user if there is one.
+    pub(super) fn make(files: SnapshotFiles, user: Option<u32>) -> io::Result<Place> {
         let folder = files.memory.with_extension("vmm");
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let place = Place { folder, files };
-        let user = user_of(id);
         std::os::unix::fs::chown(&place.folder, user, user)?;
         Ok(place)
     }

@@ -53,6 +53,13 @@ impl Version {
         self >= Version::RESTORE_FLOOR
     }
 
+    /// Whether a microVM that is paused and resumed without a snapshot still takes connections: in 1.16
+    /// its vsock device then waits for a word of the guest that never comes (firecracker#6100).
+    #[must_use]
+    pub fn resumes_vsock(self) -> bool {
+        (self.major, self.minor) != (1, 16)
+    }
+
     /// Whether serial output can be bounded in the VMM, and the guest's clock set on restore.
     #[must_use]
     pub fn has_serial_limit_and_clock(self) -> bool {

@@ -19,7 +19,7 @@ use super::microvm::QemuVm;
 use super::qmp::Qmp;
 use super::{Qemu, find_program, migration};
 use crate::driver::{Acceleration, BootError, Machine, SnapshotFiles};
-use crate::owned::{Owned, existing, step, user_of};
+use crate::owned::{Owned, Start, existing, step, user_of};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
 
@@ -225,9 +225,11 @@ impl Starting {
             handed = Some((opens, step("open the memory", memory.try_clone())?));
         }
         let jail = self.jail(qemu, machine);
-        let mut stderr = self
-            .owned
-            .spawn(&qemu.jail_program, &jail, inherited, Stdio::null())?;
+        let start = Start::Jailed {
+            program: &qemu.jail_program,
+            jail: &jail,
+        };
+        let mut stderr = self.owned.spawn(&start, inherited, Stdio::null())?;
         timeline.mark(Phase::Spawned);
 
         let mut console = Tail::of(step("read the console", tokio_stream(console))?);

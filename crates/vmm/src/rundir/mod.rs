@@ -129,10 +129,13 @@ impl RunDir {
         let made = flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(io::Error::from)
             .and_then(|()| fs::rename(&aside, &path));
-        made.map_err(|source| RunDirError::Make {
-            path: path.clone(),
-            source,
-        })?;
+        if let Err(source) = made {
+            // Left there, it would be in the way of whoever has the name.
+            if let Err(error) = fs::remove_dir_all(&aside) {
+                tracing::warn!(path = %aside.display(), %error, "cannot remove a half-made run directory");
+            }
+            return Err(RunDirError::Make { path, source });
+        }
         Ok(RunDir { path, lock })
     }
 
