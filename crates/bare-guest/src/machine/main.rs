@@ -51,7 +51,7 @@ enum BootError {
 /// Where the entry code goes to.
 #[unsafe(no_mangle)]
 extern "C" fn level3(zero_page: *const [u8; ZERO_PAGE_BYTES]) -> ! {
-    boot::catch_faults();
+    boot::open_gates();
     // SAFETY: the boot protocol gives the address of this page, and nothing writes it.
     let zero_page = unsafe { &*zero_page };
     match run(zero_page) {
