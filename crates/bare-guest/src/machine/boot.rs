@@ -1,8 +1,8 @@
 //! Entry: from the VMM's hand-over at privilege level 0 to level 3, where everything else runs.
 //!
 //! Some hosts' KVM interprets code at level 0 and runs level 3 natively, so level 0 has a handful of
-//! instructions: page tables and descriptors are constants of the image. There are no interrupts,
-//! and level 0 is called only to write to a port. A fault is told on the serial port and ends the
+//! instructions: page tables and descriptors are constants of the image. Level 0 is
+//! called only to write to a port and to wait, and only there do interrupts come. A fault is told on the serial port and ends the
 //! machine.
 //!
 //! Source: Linux, `Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol"; Intel SDM, volume 3,
@@ -24,12 +24,18 @@ const ENTRY_BYTES: u64 = 16;
 const GATE: u64 = 0x8e00_0008_0000;
 /// The vector of the undefined instruction.
 const UNDEFINED: u8 = 6;
+/// The vector of the interrupt controllers' first line; behind the exceptions.
+pub(crate) const FIRST_INTERRUPT: u8 = VECTORS;
+/// Their lines.
+pub(crate) const INTERRUPTS: u8 = 16;
 
 unsafe extern "C" {
     static mut idt: [[u64; 2]; 256];
     static fault_entries: [u8; 0];
     static undefined_entry: [u8; 0];
+    static interrupt_entry: [u8; 0];
     fn level0_out(port: u16, byte: u8);
+    fn level0_wait();
 }
 
 /// Lets faults be told, and level 0 be called.
@@ -39,6 +45,9 @@ pub(crate) fn open_gates() {
         set_gate(vector, entries + u64::from(vector) * ENTRY_BYTES);
     }
     set_gate(UNDEFINED, (&raw const undefined_entry) as u64);
+    for vector in FIRST_INTERRUPT..FIRST_INTERRUPT + INTERRUPTS {
+        set_gate(vector, (&raw const interrupt_entry) as u64);
+    }
 }
 
 fn set_gate(vector: u8, entry: u64) {
@@ -55,6 +64,12 @@ fn set_gate(vector: u8, entry: u64) {
 pub(crate) fn out(port: u16, byte: u8) {
     // SAFETY: level 0 writes to the port and comes back, and the ports of this program change no memory.
     unsafe { level0_out(port, byte) };
+}
+
+/// Waits for an interrupt; one that has come since the last time counts.
+pub(crate) fn wait() {
+    // SAFETY: level 0 halts until there is an interrupt, and comes back.
+    unsafe { level0_wait() };
 }
 
 /// Called at level 3 by the entry code.

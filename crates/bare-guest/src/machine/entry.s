@@ -48,16 +48,41 @@ undefined_entry:
     push rcx
     lea rcx, [rip + out_call]
     cmp qword ptr [rsp + 8], rcx
-    jne 1f
-    add qword ptr [rsp + 8], 2
-    pop rcx
-    out dx, al
-    iretq
-1:
+    je 1f
+    lea rcx, [rip + wait_call]
+    cmp qword ptr [rsp + 8], rcx
+    je 2f
     pop rcx
     push 0
     push 6
     jmp pass_on
+1:
+    add qword ptr [rsp + 8], 2
+    pop rcx
+    out dx, al
+    iretq
+2:
+    add qword ptr [rsp + 8], 2
+    pop rcx
+    sti
+halt:
+    hlt
+    cli
+    iretq
+
+# An interrupt comes only while level 0 waits, and only ends that. If it comes just before the
+# processor halts, halting is passed over: there may be no other.
+.balign 16
+.globl interrupt_entry
+interrupt_entry:
+    push rax
+    lea rax, [rip + halt]
+    cmp qword ptr [rsp + 8], rax
+    jne 1f
+    add qword ptr [rsp + 8], 1
+1:
+    pop rax
+    iretq
 
 # Faults: level 0 only passes them on, as an ordinary call at level 3.
 # The vectors that bring an error code: 8, 10 to 14, 17, 21, 29, 30.
@@ -87,13 +112,19 @@ pass_on:
     push r8
     iretq
 
-# What level 3 asks of level 0: al to port dx. The undefined instruction is the call, for hosts whose
+# What level 3 asks of level 0: al to port dx; to wait for an interrupt. The undefined instruction is the call, for hosts whose
 # KVM runs level 3 natively have neither its ports nor its software interrupts.
 .globl level0_out
 level0_out:
     mov edx, edi
     mov eax, esi
 out_call:
+    ud2
+    ret
+
+.globl level0_wait
+level0_wait:
+wait_call:
     ud2
     ret
 
