@@ -11,6 +11,11 @@ _start:
     mov rax, cr4
     or eax, 0x600
     mov cr4, rax
+    # Caches on, no emulation of the FPU: CR0.CD, CR0.NW, CR0.EM, CR0.TS off; CR0.MP on.
+    mov rax, cr0
+    and eax, 0x9ffffff3
+    or eax, 2
+    mov cr0, rax
     lgdt [rip + gdt_pointer]
     lidt [rip + idt_pointer]
     # The descriptor of the task state has its address in pieces. It is below 16 MiB.

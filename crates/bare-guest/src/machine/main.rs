@@ -45,7 +45,7 @@ const PATIENCE: u32 = 5000;
 /// Why the guest cannot go on.
 #[derive(Debug, thiserror::Error)]
 enum BootError {
-    #[error("the machine has less than 40 MiB of memory")]
+    #[error("the machine has less than 42 MiB of memory")]
     Memory,
     #[error("the command line names no vsock device: give the machine one, and no PCI")]
     NoVsock,
