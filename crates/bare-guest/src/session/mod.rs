@@ -5,7 +5,7 @@
 //!   output  <──────────────────────────  Started, Data, Exited, Refused, Done
 //! ```
 //!
-//! What a session holds is bounded: less than one frame that is incomplete, [`MAX_OUTPUT`] and one
+//! What a session holds is bounded: less than one frame that is incomplete, `MAX_OUTPUT` and one
 //! burst of output, and a window of input for each program that reads, of which the guest has
 //! [`MAX_HOLDING`](crate::guest::MAX_HOLDING). A host that does not read is not read from.
 //!
