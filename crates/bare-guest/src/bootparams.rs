@@ -30,6 +30,15 @@ pub struct Region {
     pub bytes: u64,
 }
 
+/// A virtio device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioDevice {
+    /// Where its registers are.
+    pub address: u64,
+    /// The line of its interrupt.
+    pub interrupt: u8,
+}
+
 /// Where the command line is.
 #[must_use]
 pub fn command_line_address(zero_page: &[u8; ZERO_PAGE_BYTES]) -> u64 {
@@ -54,16 +63,19 @@ pub fn memory_bytes(zero_page: &[u8; ZERO_PAGE_BYTES]) -> u64 {
     memory(zero_page).fold(0, |sum, region| sum.saturating_add(region.bytes))
 }
 
-/// The addresses of the virtio devices that the command line names, in its order. A word that does
+/// The virtio devices that the command line names, in its order. A word that does
 /// not have the form `virtio_mmio.device=<size>@<address>:<interrupt>` is passed over.
-pub fn virtio_devices(command_line: &[u8]) -> impl Iterator<Item = u64> + '_ {
+pub fn virtio_devices(command_line: &[u8]) -> impl Iterator<Item = VirtioDevice> + '_ {
     command_line
         .split(u8::is_ascii_whitespace)
         .filter_map(|word| {
             let value = word.strip_prefix(b"virtio_mmio.device=")?;
             let (_size, rest) = core::str::from_utf8(value).ok()?.split_once('@')?;
-            let (address, _interrupt) = rest.split_once(':')?;
-            u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()
+            let (address, interrupt) = rest.split_once(':')?;
+            Some(VirtioDevice {
+                address: u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?,
+                interrupt: interrupt.parse().ok()?,
+            })
         })
 }
 
@@ -79,18 +91,21 @@ mod tests {
 
     #[test]
     fn devices_are_read_from_the_command_line() {
-        let check = |line: &str, expected: &[u64]| {
-            let found: Vec<u64> = virtio_devices(line.as_bytes()).collect();
+        let check = |line: &str, expected: &[(u64, u8)]| {
+            let found: Vec<(u64, u8)> = virtio_devices(line.as_bytes())
+                .map(|device| (device.address, device.interrupt))
+                .collect();
             assert_eq!(found, expected, "{line}");
         };
         check("", &[]);
         check("reboot=k panic=1", &[]);
         check(
             "pci=off virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6",
-            &[0xc000_1000, 0xc000_2000],
+            &[(0xc000_1000, 5), (0xc000_2000, 6)],
         );
         check("virtio_mmio.device=4K@c0001000:5", &[]);
         check("virtio_mmio.device=4K@0xc0001000", &[]);
+        check("virtio_mmio.device=4K@0xc0001000:256", &[]);
         check("virtio_mmio.device=4K@0x10000000000000000:5", &[]);
         check("xvirtio_mmio.device=4K@0x1000:5", &[]);
     }

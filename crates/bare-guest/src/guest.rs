@@ -1,5 +1,6 @@
 //! What all sessions of the guest share: its counter, its names, and whether it may run programs.
 
+use alloc::format;
 use alloc::string::String;
 
 use firelane_guest_proto::message::{Refused, RefusedCode, RenewSpec, SEED_BYTES};
@@ -158,10 +159,8 @@ impl Guest {
     /// One more program that holds input.
     pub(crate) fn hold(&mut self) -> Result<(), Refused> {
         if self.holding >= MAX_HOLDING {
-            return Err(refused(
-                RefusedCode::Exhausted,
-                "the guest has 8 programs that read input already",
-            ));
+            let message = format!("the guest has {MAX_HOLDING} programs that read input already");
+            return Err(refused(RefusedCode::Exhausted, &message));
         }
         self.holding += 1;
         Ok(())
@@ -184,5 +183,6 @@ fn check_seed(seed: &[u8]) -> Result<(), Refused> {
     if seed.len() == SEED_BYTES {
         return Ok(());
     }
-    Err(refused(RefusedCode::Invalid, "a seed has 64 bytes"))
+    let message = format!("the seed has {} bytes, not {SEED_BYTES}", seed.len());
+    Err(refused(RefusedCode::Invalid, &message))
 }

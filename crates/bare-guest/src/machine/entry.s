@@ -11,6 +11,11 @@ _start:
     mov rax, cr4
     or eax, 0x600
     mov cr4, rax
+    # Caches on, no emulation of the FPU: CR0.CD, CR0.NW, CR0.EM, CR0.TS off; CR0.MP on.
+    mov rax, cr0
+    and eax, 0x9ffffff3
+    or eax, 2
+    mov cr0, rax
     lgdt [rip + gdt_pointer]
     lidt [rip + idt_pointer]
     # The descriptor of the task state has its address in pieces. It is below 16 MiB.
@@ -30,15 +35,58 @@ _start:
     xor edx, edx
     wrmsr
 1:
-    # To level 3 with all ports open (IOPL 3) and interrupts off.
+    # To level 3, with interrupts off.
     mov rdi, rsi
     lea rax, [rip + level3_stack_top - 8]
     lea rdx, [rip + level3]
     push 0x1b
     push rax
-    push 0x3002
+    push 2
     push 0x23
     push rdx
+    iretq
+
+# The undefined instruction: a call of level 3's, or a fault.
+.balign 16
+.globl undefined_entry
+undefined_entry:
+    push rcx
+    lea rcx, [rip + out_call]
+    cmp qword ptr [rsp + 8], rcx
+    je 1f
+    lea rcx, [rip + wait_call]
+    cmp qword ptr [rsp + 8], rcx
+    je 2f
+    pop rcx
+    push 0
+    push 6
+    jmp pass_on
+1:
+    add qword ptr [rsp + 8], 2
+    pop rcx
+    out dx, al
+    iretq
+2:
+    add qword ptr [rsp + 8], 2
+    pop rcx
+    sti
+halt:
+    hlt
+    cli
+    iretq
+
+# An interrupt comes only while level 0 waits, and only ends that. If it comes just before the
+# processor halts, halting is passed over: there may be no other.
+.balign 16
+.globl interrupt_entry
+interrupt_entry:
+    push rax
+    lea rax, [rip + halt]
+    cmp qword ptr [rsp + 8], rax
+    jne 1f
+    add qword ptr [rsp + 8], 1
+1:
+    pop rax
     iretq
 
 # Faults: level 0 only passes them on, as an ordinary call at level 3.
@@ -52,9 +100,9 @@ fault_entries:
     push 0
     .endif
     push \vector
-    jmp 2f
+    jmp pass_on
 .endr
-2:
+pass_on:
     pop rdi
     pop rsi
     pop rdx
@@ -64,10 +112,26 @@ fault_entries:
     lea r8, [rip + fault]
     push 0x1b
     push rax
-    push 0x3002
+    push 2
     push 0x23
     push r8
     iretq
+
+# What level 3 asks of level 0: al to port dx; to wait for an interrupt. The undefined instruction is the call, for hosts whose
+# KVM runs level 3 natively have neither its ports nor its software interrupts.
+.globl level0_out
+level0_out:
+    mov edx, edi
+    mov eax, esi
+out_call:
+    ud2
+    ret
+
+.globl level0_wait
+level0_wait:
+wait_call:
+    ud2
+    ret
 
 # The first 4 GiB, each address at itself, for level 3 too: present, writable, user; 2 MiB pages.
 .section .tables, "aw"

@@ -8,7 +8,7 @@ use firelane_bare_guest::bootparams::Region;
 use linked_list_allocator::Heap;
 
 /// Bytes of the heap: more than eight connections with whatever they may hold at once.
-const HEAP_BYTES: u64 = 32 << 20;
+const HEAP_BYTES: u64 = 40 << 20;
 /// Devices begin here, so memory that is used ends before.
 const DEVICES: u64 = 3 << 30;
 pub(crate) const PAGE_BYTES: u64 = 4096;

@@ -4,7 +4,7 @@
 //!   boot      level 0 to level 3
 //!   heap      memory behind the image
 //!   virtio    devices that the command line names: vsock, entropy
-//!   main      polls them for ever
+//!   main      serves them for ever, and waits while there is nothing to do
 //! ```
 //!
 //! What it cannot go on from is told on the serial port; then it resets the machine, which ends the
@@ -23,6 +23,7 @@ mod boot;
 mod clock;
 mod entropy;
 mod heap;
+mod interrupts;
 mod serial;
 mod virtio;
 mod vsock;
@@ -37,10 +38,14 @@ use crate::heap::PAGE_BYTES;
 use crate::virtio::{Device, DeviceError};
 use crate::vsock::Vsock;
 
+/// Times that the devices are looked at before the processor is given up: an answer that the host
+/// asks for at once comes at once.
+const PATIENCE: u32 = 5000;
+
 /// Why the guest cannot go on.
 #[derive(Debug, thiserror::Error)]
 enum BootError {
-    #[error("the machine has less than 40 MiB of memory")]
+    #[error("the machine has less than 42 MiB of memory")]
     Memory,
     #[error("the command line names no vsock device: give the machine one, and no PCI")]
     NoVsock,
@@ -51,7 +56,7 @@ enum BootError {
 /// Where the entry code goes to.
 #[unsafe(no_mangle)]
 extern "C" fn level3(zero_page: *const [u8; ZERO_PAGE_BYTES]) -> ! {
-    boot::catch_faults();
+    boot::open_gates();
     // SAFETY: the boot protocol gives the address of this page, and nothing writes it.
     let zero_page = unsafe { &*zero_page };
     match run(zero_page) {
@@ -66,15 +71,16 @@ fn run(zero_page: &[u8; ZERO_PAGE_BYTES]) -> Result<core::convert::Infallible, B
     let free = heap::start(bootparams::memory(zero_page)).ok_or(BootError::Memory)?;
     let mut vsock = None;
     let mut entropy = None;
-    for address in bootparams::virtio_devices(command_line(zero_page)) {
-        let device = Device::at(address);
+    for found in bootparams::virtio_devices(command_line(zero_page)) {
+        let device = Device::at(found.address);
         match device.id() {
-            vsock::DEVICE_ID => vsock = Some(device),
+            vsock::DEVICE_ID => vsock = Some((device, found.interrupt)),
             entropy::DEVICE_ID => entropy = Some(device),
             _ => {}
         }
     }
-    let mut vsock = Vsock::start(vsock.ok_or(BootError::NoVsock)?)?;
+    let (device, interrupt) = vsock.ok_or(BootError::NoVsock)?;
+    let mut vsock = Vsock::start(device)?;
     let mut guest = Guest::new(Facts {
         memory_bytes: bootparams::memory_bytes(zero_page),
         started_us,
@@ -84,9 +90,16 @@ fn run(zero_page: &[u8; ZERO_PAGE_BYTES]) -> Result<core::convert::Infallible, B
         free,
         entropy: entropy.map_or(Source::Missing, Source::Unused),
     };
+    interrupts::start(interrupt);
+    let mut idle = 0;
     loop {
-        if !vsock.work(&mut guest, &mut hardware) {
+        if vsock.work(&mut guest, &mut hardware) {
+            idle = 0;
+        } else if idle < PATIENCE {
+            idle += 1;
             core::hint::spin_loop();
+        } else {
+            boot::wait();
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Source: 16550 UART; Firecracker, `src/vmm/src/devices/legacy`.
 
-use core::arch::asm;
 use core::fmt::{self, Write};
+
+use crate::boot::out;
 
 const SERIAL: u16 = 0x3f8;
 const KEYBOARD: u16 = 0x64;
@@ -32,9 +33,4 @@ pub(crate) fn reset() -> ! {
     loop {
         core::hint::spin_loop();
     }
-}
-
-fn out(port: u16, byte: u8) {
-    // SAFETY: level 3 has all ports, and these two change no memory.
-    unsafe { asm!("out dx, al", in("dx") port, in("al") byte, options(nomem, nostack)) };
 }

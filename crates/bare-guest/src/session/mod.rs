@@ -5,7 +5,7 @@
 //!   output  <──────────────────────────  Started, Data, Exited, Refused, Done
 //! ```
 //!
-//! What a session holds is bounded: less than one frame that is incomplete, [`MAX_OUTPUT`] and one
+//! What a session holds is bounded: less than one frame that is incomplete, `MAX_OUTPUT` and one
 //! burst of output, and a window of input for each program that reads, of which the guest has
 //! [`MAX_HOLDING`](crate::guest::MAX_HOLDING). A host that does not read is not read from.
 //!
@@ -31,6 +31,9 @@ use crate::guest::{Guest, Machine, refused};
 
 /// Bytes of output that wait before no more frames are handled.
 const MAX_OUTPUT: usize = 128 << 10;
+
+/// Bytes of a request that is looked at.
+const MAX_REQUEST: usize = 128 << 10;
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +220,11 @@ impl Session {
             Kind::Ping if id == 0 => self.send(&Frame::new(0, Kind::Pong, frame.payload)),
             Kind::Pong if id == 0 => {}
             Kind::Goodbye if id == 0 => return Err(SessionError::Goodbye),
+            // What it is turned into takes much more memory than it has bytes.
+            Kind::Exec if frame.payload.len() > MAX_REQUEST => self.answer(id, || {
+                let message = format!("a bare guest takes requests of {MAX_REQUEST} bytes at most");
+                Err(refused(RefusedCode::Invalid, &message))
+            })?,
             Kind::Exec => self.exec(id, &from_frame(&frame)?, guest, machine)?,
             Kind::Warm => {
                 let _: message::WarmSpec = from_frame(&frame)?;

@@ -106,12 +106,9 @@ pub(super) fn start(
         "counter" => print(format!("{}\n", guest.count())),
         "dirty" => pages(words, machine, |end| Task::Dirty { next: 0, end }),
         "check" => pages(words, machine, |end| Task::Check { next: 0, end }),
-        "exit" => match words {
-            [code] if code.parse::<u8>().is_ok() => {
-                let code = code.parse::<u8>().map_or(USAGE, i32::from);
-                Start::Done(Channel::Stdout, String::new(), code)
-            }
-            _ => complain("exit: give it a code from 0 to 255\n", USAGE),
+        "exit" => match words.first().and_then(|code| code.parse::<u8>().ok()) {
+            Some(code) => Start::Done(Channel::Stdout, String::new(), code.into()),
+            None => complain("exit: give it a code from 0 to 255\n", USAGE),
         },
         "random" => match machine.random() {
             Ok(bytes) => print(format!("{}\n", hex(&bytes))),

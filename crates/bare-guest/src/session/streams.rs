@@ -1,5 +1,6 @@
 //! The open streams of a session: each is a program that runs.
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use firelane_guest_proto::frame::{Channel, Frame, Kind, MAX_DATA_BYTES, MAX_STREAMS};
@@ -137,11 +138,11 @@ impl Session {
         let mut taken = 0;
         while taken < input.len() && self.waiting() < MAX_OUTPUT {
             let count = (input.len() - taken).min(MAX_DATA_BYTES);
-            let allowed = running.output_left.map_or(u64::MAX, |left| left.max(1));
-            // Bytes over the limit of the output are dropped, and take nothing from the window.
             let window = match running.output_left {
+                // Bytes over the limit of the output are dropped, and take nothing from the window.
                 Some(0) => u64::MAX,
-                _ => running.stdout_window.min(allowed),
+                Some(left) => running.stdout_window.min(left),
+                None => running.stdout_window,
             };
             let count = count.min(usize::try_from(window).unwrap_or(usize::MAX));
             if count == 0 {
@@ -240,10 +241,8 @@ impl Session {
         if self.streams.len() < MAX_STREAMS {
             return Ok(true);
         }
-        let full = refused(
-            RefusedCode::Exhausted,
-            "the session has 64 open streams already",
-        );
+        let message = format!("the session has {MAX_STREAMS} open streams already");
+        let full = refused(RefusedCode::Exhausted, &message);
         self.send_message(id, Kind::Refused, &full);
         Ok(false)
     }

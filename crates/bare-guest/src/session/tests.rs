@@ -178,6 +178,8 @@ fn what_is_no_program_is_refused() {
     check_refused(&peer.say(&list), RefusedCode::Invalid);
     let long = "x".repeat(MAX_DATA_BYTES);
     check_refused(&peer.exec(1, &["echo", &long]), RefusedCode::Invalid);
+    let huge = "x".repeat(MAX_REQUEST);
+    check_refused(&peer.exec(1, &["echo", &huge]), RefusedCode::Invalid);
 }
 
 #[test]
