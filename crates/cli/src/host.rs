@@ -10,15 +10,16 @@ use firelane_agent::workshop::{BOOT_TIMEOUT, Workshop, new_id, program_memory_by
 use firelane_guest_proto::SESSION_PORT;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Acceleration, Driver, Machine, MicroVm, SnapshotFiles};
-use firelane_vmm::qemu::{self, Accelerator, Qemu};
+use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::qemu::{self, Qemu};
 use firelane_vmm::rundir;
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::{Phase, Timeline};
 use firelane_wire::run::Origin;
 use tokio::time::Instant;
 
-use crate::args::{DriverChoice, MachineArgs};
+use crate::args::MachineArgs;
+use crate::drivers::{self, Chosen, Tried};
 use crate::failure::Failure;
 use crate::progress::{BuildBar, Spinner};
 
@@ -33,9 +34,12 @@ pub(crate) struct Started {
 
 /// Everything that a microVM is started with.
 pub(crate) struct Host {
-    pub(crate) driver: Qemu,
+    pub(crate) driver: Arc<dyn Driver>,
+    /// The driver again, if it is QEMU.
+    pub(crate) qemu: Option<Qemu>,
+    /// What was tried before that driver was chosen.
+    pub(crate) tried: Vec<Tried>,
     pub(crate) template: Template,
-    pub(crate) accelerator: Accelerator,
     store: Store,
     guest_runner: PathBuf,
     /// What is booted.
@@ -56,17 +60,7 @@ impl Host {
     }
 
     async fn look(args: &MachineArgs, fresh: bool) -> Result<Host, Failure> {
-        if args.driver == DriverChoice::Firecracker {
-            return Err(Failure::platform(anyhow::anyhow!(
-                "this version has no Firecracker driver"
-            ))
-            .with_remedy("use --driver auto or --driver qemu"));
-        }
-        let program = qemu::default_program();
-        qemu::find_program(&program).map_err(|error| {
-            let remedy = error.remedy();
-            Failure::platform(error).with_remedy(remedy)
-        })?;
+        drivers::look(args.driver)?;
         let store = open_store()?;
         let template = find_or_build(&store, &args.template).await?;
         Host::with(args, template, store, fresh).await
@@ -86,7 +80,6 @@ impl Host {
         store: Store,
         fresh: bool,
     ) -> Result<Host, Failure> {
-        let program = qemu::default_program();
         sweep();
         let runner = guest_runner()?;
         let initrd = template.initrd(&runner)?;
@@ -101,27 +94,24 @@ impl Host {
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
         };
-        let mut driver = Qemu {
-            program,
-            jail_program: std::env::current_exe().map_err(Failure::platform)?,
-            run_base: rundir::default_base(),
-            acceleration: Acceleration::Tcg,
-            tsc_khz: 0,
-        };
         let probed = Machine {
             id: new_id(),
             ..machine.clone()
         };
         let spinner = Spinner::start("looking at the host");
-        let accelerator = Accelerator::find(&driver, &probed, store.root(), fresh).await;
+        let chosen = Chosen::find(args.driver, &probed, store.root(), fresh).await;
         drop(spinner);
-        driver.acceleration = accelerator.acceleration();
-        driver.tsc_khz = accelerator.tsc_khz;
+        let Chosen {
+            driver,
+            qemu,
+            tried,
+        } = chosen?;
         let warm_machine = warm_machine(args, &machine, template.manifest().memory_mib);
         Ok(Host {
             driver,
+            qemu,
+            tried,
             template,
-            accelerator,
             store,
             guest_runner: runner,
             machine,
@@ -160,10 +150,10 @@ impl Host {
         };
         // The run begins when there is a snapshot: making it is no part of it.
         *timeline = Timeline::start();
-        match clone::restore(&self.driver, &machine, &files, timeline).await {
+        match clone::restore(&*self.driver, &machine, &files, timeline).await {
             Ok(Ready { vm, session, .. }) => Ok(Started { vm, session }),
             Err(error) if error.blames_snapshot() => {
-                let origin = snapshot::origin(&self.driver, &self.template, &machine);
+                let origin = snapshot::origin(&*self.driver, &self.template, &machine);
                 self.store.discard_snapshot(&origin)?;
                 let remedy = "the snapshot was discarded: try again, and another is made";
                 Err(Failure::platform(error).with_remedy(remedy))
@@ -184,7 +174,7 @@ impl Host {
         let mut spinner = None;
         let making = || spinner = Some(Spinner::start("warming a guest, once for all runs"));
         let found =
-            snapshot::find_or_make(&self.driver, &self.store, &self.template, &machine, making);
+            snapshot::find_or_make(&*self.driver, &self.store, &self.template, &machine, making);
         Ok(found.await?)
     }
 
@@ -206,8 +196,26 @@ impl Host {
 
     /// What makes clones for services.
     pub(crate) fn workshop(&self) -> Workshop {
-        let driver = Arc::new(self.driver.clone());
-        Workshop::new(driver, self.store.clone(), self.guest_runner.clone())
+        Workshop::new(
+            Arc::clone(&self.driver),
+            self.store.clone(),
+            self.guest_runner.clone(),
+        )
+    }
+
+    /// Which VMM runs guests, with its version.
+    pub(crate) fn vmm(&self) -> Result<String, Failure> {
+        match &self.qemu {
+            Some(qemu) => {
+                let version = qemu::version(&qemu.program).map_err(Failure::platform)?;
+                Ok(format!("QEMU {version}"))
+            }
+            None => {
+                let identity = self.driver.identity(&self.machine).vmm;
+                let words: Vec<&str> = identity.split(' ').take(2).collect();
+                Ok(words.join(" "))
+            }
+        }
     }
 
     /// A clone's description; nothing, if a snapshot cannot serve what was asked for.

@@ -3,7 +3,8 @@
 //! ```text
 //!   args      what was typed
 //!   commands  one file each: what it means, and doing it
-//!   host      what this machine has: store, driver, guest-runner
+//!   host      what this machine has: store, template, guest-runner
+//!   drivers   which driver runs guests here
 //!   run       one run, from input to outcome
 //!   failure   exit codes, and the one line that says what is wrong and the remedy
 //!   say       data on stdout
@@ -15,6 +16,7 @@
 
 pub mod args;
 mod commands;
+mod drivers;
 mod failure;
 mod host;
 mod progress;

@@ -11,6 +11,7 @@
 //! - [`qemu`]: QEMU, by KVM where guests run on it, else by software emulation.
 //! - [`connect`], [`session`]: the host's side of the guest protocol.
 //! - [`rundir`]: what a microVM owns on the host, and the sweep of what a killed owner left.
+//! - [`trial`]: whether guests really run by a driver on this host.
 //! - [`timeline`]: when each phase was reached.
 //!
 //! The guest is hostile: nothing it sends is trusted beyond its frame, and whatever it does, its
@@ -20,9 +21,11 @@ mod child;
 pub mod connect;
 pub mod driver;
 pub mod firecracker;
+mod host;
 mod owned;
 pub mod qemu;
 pub mod rundir;
 pub mod session;
 pub mod tail;
 pub mod timeline;
+pub mod trial;

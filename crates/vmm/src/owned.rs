@@ -64,21 +64,26 @@ impl Owned {
     ) -> Result<Tail, BootError> {
         let mut child = step("start the VMM", spawn(start, inherited, stdout))?;
         let stderr = child.stderr.take().map(Tail::of);
-        let pid = child.id();
         self.child = Some(Process::new(child));
-        let stderr = step("read the VMM's stderr", stderr.ok_or_else(missing))?;
+        self.record_vmm()?;
+        step("read the VMM's stderr", stderr.ok_or_else(missing))
+    }
+
+    /// Puts the VMM on record where it has a keeper: what was started is that, and only once the VMM
+    /// answers is it sure that there is one.
+    pub(crate) fn record_vmm(&mut self) -> Result<(), BootError> {
+        let pid = self.child.as_ref().and_then(Process::vmm);
         let pid = step("find the VMM", pid.ok_or_else(missing))?;
         self.record.vmm = Some(step("find the VMM", ProcessId::of(pid))?);
-        step("record the VMM", self.run_dir.record(&self.record))?;
-        Ok(stderr)
+        step("record the VMM", self.run_dir.record(&self.record))
     }
 
     /// Makes sure that what this host can confine the VMM by is in force, as the kernel tells it.
-    pub(crate) fn confined(&self, except: &[&str]) -> Result<(), BootError> {
+    pub(crate) fn confined(&self) -> Result<(), BootError> {
         let pid = self.child.as_ref().and_then(Process::vmm);
         let pid = step("find the VMM", pid.ok_or_else(missing))?;
         let controls = step("read the VMM's controls", Controls::of(pid))?;
-        match controls.lacking(except) {
+        match controls.lacking() {
             None => Ok(()),
             Some((control, reason)) => Err(BootError::Unconfined {
                 control,

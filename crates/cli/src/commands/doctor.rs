@@ -5,7 +5,6 @@ use std::fmt;
 use firelane_agent::workshop::new_id;
 use firelane_sys::jail::{Controls, State};
 use firelane_sys::kvm;
-use firelane_vmm::driver::Driver;
 use firelane_vmm::qemu;
 use firelane_vmm::rundir;
 use firelane_vmm::timeline::{Phase, Timeline};
@@ -227,17 +226,12 @@ async fn check_boot(report: &mut Report, template: &str) -> Result<(), Failure> 
         cold: true,
     };
     let host = Host::look_again(&machine).await?;
-    let accelerator = &host.accelerator;
-    if accelerator.kvm {
-        report.add("KVM guests", Grade::Ok, "a guest booted", None);
-    } else {
-        let remedy = "use a machine on which KVM runs Linux guests; emulation is slower, and no security boundary";
-        report.add(
-            "KVM guests",
-            Grade::Warning,
-            accelerator.reason.clone(),
-            Some(remedy),
-        );
+    for tried in &host.tried {
+        let (grade, detail) = match &tried.finding {
+            Ok(found) => (Grade::Ok, found),
+            Err(reason) => (Grade::Warning, reason),
+        };
+        report.add(tried.name, grade, detail, tried.remedy.as_deref());
     }
     let mut timeline = Timeline::start();
     let vm = match host

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::message::{self, ExecSpec, Limits, MAX_FILE_BYTES, PutSpec};
-use firelane_vmm::driver::Driver;
 use firelane_vmm::timeline::Timeline;
 use firelane_wire::run::{Ending, Ran};
 

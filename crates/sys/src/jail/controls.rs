@@ -6,9 +6,6 @@ use std::io;
 
 use serde::Serialize;
 
-/// The name of a control that not every VMM is to have.
-pub const PID_NAMESPACE: &str = "own PID namespace";
-
 /// Whether a control is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "reason")]
@@ -84,7 +81,7 @@ impl Controls {
                 state: namespace("ipc")?,
             },
             Control {
-                name: PID_NAMESPACE,
+                name: "own PID namespace",
                 state: match namespace("pid")? {
                     State::On => State::On,
                     // The keeper of one has to be outside of it, where an ordinary user is nobody.
@@ -95,17 +92,20 @@ impl Controls {
         ]))
     }
 
-    /// The first control that is not in force though this host could have it, but for those of these
-    /// names.
+    /// The first control that is not in force though this host could have it, and why. A host on which
+    /// the VMM has no namespace at all is one that allows none: the jail has tried.
     #[must_use]
-    pub fn lacking(&self, except: &[&str]) -> Option<(&'static str, &str)> {
-        let wanted = self
+    pub fn lacking(&self) -> Option<(&'static str, &str)> {
+        let is_namespace = |control: &Control| control.name.ends_with("namespace");
+        let allowed = self
             .0
             .iter()
-            .filter(|control| !except.contains(&control.name));
-        wanted.into_iter().find_map(|control| match &control.state {
-            State::Off(reason) => Some((control.name, reason.as_str())),
-            State::On | State::Impossible(_) => None,
+            .any(|control| is_namespace(control) && control.state == State::On);
+        self.0.iter().find_map(|control| match &control.state {
+            State::Off(reason) if allowed || !is_namespace(control) => {
+                Some((control.name, reason.as_str()))
+            }
+            State::Off(_) | State::On | State::Impossible(_) => None,
         })
     }
 }

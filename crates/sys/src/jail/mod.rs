@@ -4,7 +4,7 @@
 //! one by one and then becomes the VMM, which keeps its pid.
 //!
 //! ```text
-//!   cgroups joined ─ namespaces ─ minimal root ─ limits ─ user ─ capabilities ─ no new privileges ─ opens ─ exec
+//!   cgroups joined ─ namespaces ─ minimal root ─ limits ─ user ─ capabilities ─ no new privileges ─ filter ─ opens ─ exec
 //! ```
 //!
 //! With a PID namespace of its own, the VMM is a child of that process, which stays as its keeper: see
@@ -15,6 +15,7 @@
 //! done is visible in `/proc/<pid>` of the VMM, where [`Controls::of`] reads it.
 
 mod controls;
+mod filter;
 mod handed;
 mod keeper;
 mod root;
@@ -30,7 +31,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-pub use controls::{Control, Controls, PID_NAMESPACE, State};
+pub use controls::{Control, Controls, State};
 pub use handed::Opens;
 pub use keeper::vmm_of;
 
@@ -173,6 +174,9 @@ impl Jail {
         match kept {
             true => step("ask to end with the keeper", keeper::die_with_parent())?,
             false => die_with(self.owner, Signal::KILL)?,
+        }
+        if !self.is_jailer {
+            step("filter system calls", filter::confine())?;
         }
         self.stop_opens()?;
         self.close_others()

@@ -261,7 +261,7 @@ pub async fn a_path_too_long_for_a_socket_is_refused(subject: Subject) {
 pub async fn its_vmm_is_confined(subject: Subject) {
     let vm = subject.boot("confined").await.unwrap();
     let controls = Controls::of(vm.pid()).unwrap();
-    assert_eq!(controls.lacking(&[]), None, "{controls:?}");
+    assert_eq!(controls.lacking(), None, "{controls:?}");
     let member = fs::read_to_string(format!("/proc/{}/cgroup", vm.pid())).unwrap();
     for controller in &vm.cgroups().bounded {
         let place = format!("/firelane/{}", subject.named("confined").id);

@@ -195,7 +195,6 @@ async fn a_jailer_of_another_version_is_refused() {
         jailing: Jailing::Jailer(name("fake-firecracker-version-1.15.1")),
         jail_program: fake_file().into(),
         run_base: lab.run_dir(),
-        tsc_khz: 1,
     };
     let found = Firecracker::find(place).await;
     let error = found.expect_err("they do not fit");

@@ -69,7 +69,6 @@ pub(crate) async fn fake(lab: &Lab, name: &str) -> Result<Firecracker, FindError
         jailing: Jailing::None,
         jail_program: program,
         run_base: lab.run_dir(),
-        tsc_khz: 1,
     })
     .await
 }
@@ -100,7 +99,6 @@ async fn real(lab: &Lab, jailing: Jailing) -> Firecracker {
         jailing,
         jail_program: lab.bin().join("firelane"),
         run_base: lab.run_dir(),
-        tsc_khz: 1,
     };
     Firecracker::find(place).await.expect("it can be used")
 }

@@ -5,7 +5,6 @@ use std::process::Stdio;
 
 use firelane_sys::cgroup::Bounds;
 use firelane_sys::jail::Jail;
-use firelane_sys::process::ProcessId;
 use tokio::time::Instant;
 
 use super::api::{Api, ApiError};
@@ -105,7 +104,7 @@ impl Launched {
     pub(super) fn confined(&self, firecracker: &Firecracker) -> Result<(), BootError> {
         match firecracker.jailing {
             Jailing::None => Ok(()),
-            Jailing::Ours | Jailing::Jailer(_) => self.owned.confined(&[]),
+            Jailing::Ours | Jailing::Jailer(_) => self.owned.confined(),
         }
     }
 
@@ -160,11 +159,7 @@ async fn open(
             return Err(error);
         }
     };
-    // With a keeper there is a VMM only now.
-    if let Some(pid) = owned.child.as_ref().and_then(Process::vmm) {
-        owned.record.vmm = Some(step("find the VMM", ProcessId::of(pid))?);
-        step("record the VMM", owned.run_dir.record(&owned.record))?;
-    }
+    owned.record_vmm()?;
     Ok((api, folder, stderr, console))
 }
 

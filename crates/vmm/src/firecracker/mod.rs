@@ -26,9 +26,10 @@ use async_trait::async_trait;
 use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
 };
+use crate::host;
 use crate::owned::{hash, user_of};
-use crate::qemu::probe;
 use crate::timeline::Timeline;
+use crate::trial::Trial;
 
 pub use api::ApiError;
 pub use version::{BadVersion, FindError, Version};
@@ -72,8 +73,6 @@ pub struct Place {
     pub jail_program: PathBuf,
     /// Folder of the run directories.
     pub run_base: PathBuf,
-    /// Rate of the host's time-stamp counter in kHz.
-    pub tsc_khz: u64,
 }
 
 /// Firecracker's program: `$FIRELANE_FIRECRACKER`, else the one on `PATH`, if there is one.
@@ -112,7 +111,6 @@ impl Firecracker {
             jailing,
             jail_program,
             run_base,
-            tsc_khz,
         } = place;
         let version = version::of(&program).await?;
         if version < Version::BOOT_FLOOR {
@@ -137,7 +135,7 @@ impl Firecracker {
             run_base,
             version,
             format,
-            tsc_khz,
+            tsc_khz: 0,
         })
     }
 
@@ -150,6 +148,27 @@ impl Firecracker {
     /// The user that this machine's VMM becomes, if it does.
     fn user(&self, machine: &Machine) -> Option<u32> {
         user_of(&machine.id).filter(|_| self.jailing != Jailing::None)
+    }
+
+    /// Whether guests really run by it on this host; see [`Trial::find`].
+    pub async fn try_out(&self, machine: &Machine, cache: &Path, fresh: bool) -> Trial {
+        let jailer = match &self.jailing {
+            Jailing::Jailer(jailer) => host::stamp(jailer),
+            Jailing::Ours => "our jail".into(),
+            Jailing::None => "no jail".into(),
+        };
+        let programs = format!("firecracker {} {jailer}", host::stamp(&self.program));
+        let driver = |tsc_khz| self.with_tsc(tsc_khz);
+        Trial::find(&programs, machine, cache, fresh, driver).await
+    }
+
+    /// The same on a host whose time-stamp counter has this rate, in kHz.
+    #[must_use]
+    pub fn with_tsc(&self, tsc_khz: u64) -> Firecracker {
+        Firecracker {
+            tsc_khz,
+            ..self.clone()
+        }
     }
 
     /// Its program.
@@ -177,8 +196,8 @@ impl Driver for Firecracker {
 
     fn identity(&self, machine: &Machine) -> Identity {
         let (kind, version, format) = (self.kind().name(), self.version, self.format);
-        let (program, processor) = (probe::stamp(&self.program), probe::processor());
-        let kernel = probe::kernel_family();
+        let (program, processor) = (host::stamp(&self.program), host::processor());
+        let kernel = host::kernel_family();
         let arguments = format!("{} {:?}", boot::kernel_arguments(machine), machine.rootfs);
         let arguments = hash(&arguments);
         Identity {

@@ -236,6 +236,8 @@ impl Starting {
         let limit = machine.boot_timeout;
         match timeout_at(deadline, open_monitor(handed, qmp, limit)).await {
             Ok(Ok(monitor)) => {
+                self.owned.record_vmm()?;
+                self.owned.confined()?;
                 timeline.mark(Phase::Configured);
                 Ok(Launched {
                     monitor,
@@ -303,7 +305,7 @@ impl Starting {
             user: user_of(&machine.id),
             mountpoint: self.owned.run_dir.jail_root(),
             is_jailer: false,
-            pid_namespace: false,
+            pid_namespace: true,
             read_only,
             writable: Vec::new(),
             devices,

@@ -9,7 +9,7 @@ mod boot;
 mod link;
 mod microvm;
 mod migration;
-pub(crate) mod probe;
+mod probe;
 mod qmp;
 mod save;
 
@@ -20,11 +20,12 @@ use async_trait::async_trait;
 use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
 };
+use crate::host;
 use crate::owned;
 use crate::timeline::Timeline;
 
 pub use bare::BareError;
-pub use probe::{Accelerator, ProbeError, default_program, find_program, version};
+pub use probe::{ProbeError, default_program, find_program, version};
 pub use qmp::QmpError;
 
 /// How QEMU is found and started on this host.
@@ -54,11 +55,11 @@ impl Driver for Qemu {
 
     fn identity(&self, machine: &Machine) -> Identity {
         let processor = match self.acceleration {
-            Acceleration::Kvm => probe::processor(),
+            Acceleration::Kvm => host::processor(),
             // The emulated one is a part of the program.
             Acceleration::Tcg => String::new(),
         };
-        let (kind, program) = (self.kind().name(), probe::stamp(&self.program));
+        let (kind, program) = (self.kind().name(), host::stamp(&self.program));
         // The devices are in the arguments; the name and the rate of the counter differ each time.
         let nobody = Machine {
             id: String::new(),

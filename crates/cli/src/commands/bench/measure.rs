@@ -7,7 +7,6 @@ use firelane_agent::warm::Warm;
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::Lang;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program, RenewSpec, SEED_BYTES};
-use firelane_vmm::driver::Driver;
 use firelane_vmm::timeline::{Phase, Timeline};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -77,6 +76,10 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
 /// The same snapshot in a QEMU with nothing of ours around it; milliseconds to the outcome.
 pub(super) async fn bare(host: &Host, lang: Lang) -> Result<f64, Failure> {
     let id = new_id();
+    let Some(qemu) = &host.qemu else {
+        let message = "there is only a bare QEMU to compare with: give --driver qemu";
+        return Err(Failure::usage(message));
+    };
     let Some(machine) = host.clone_machine(&id) else {
         let message = "a snapshot cannot serve this machine, so there is nothing to restore";
         return Err(Failure::usage(message));
@@ -92,7 +95,7 @@ pub(super) async fn bare(host: &Host, lang: Lang) -> Result<f64, Failure> {
         machine_id: [1; 16],
     };
     let exec = request(host, lang, &id).spec;
-    let ran = host.driver.bare(&machine, &files, &renew, &exec).await;
+    let ran = qemu.bare(&machine, &files, &renew, &exec).await;
     let (took, outcome) = ran.map_err(Failure::platform)?;
     if outcome.exit_code() != 0 {
         let code = outcome.exit_code();

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use firelane_vmm::driver::Driver;
-use firelane_vmm::qemu;
 use serde::Serialize;
 
 use super::stats::percentile;
@@ -20,7 +18,7 @@ pub(super) struct Fingerprint {
     cpus: usize,
     memory_mib: u64,
     kernel: String,
-    qemu: String,
+    vmm: String,
     acceleration: String,
     template: String,
     guest_kernel: String,
@@ -54,7 +52,7 @@ pub(super) fn fingerprint(host: &Host, memory_mib: Option<u32>) -> Result<Finger
             .release()
             .to_string_lossy()
             .into_owned(),
-        qemu: qemu::version(&host.driver.program).map_err(Failure::platform)?,
+        vmm: host.vmm()?,
         acceleration: host.driver.acceleration().to_string(),
         template: format!("{} {}", manifest.name, &manifest.id[..12]),
         guest_kernel: manifest.kernel.version.clone(),
@@ -79,8 +77,8 @@ pub(super) fn head(benchmark: &str, host: &Fingerprint) -> Result<(), Failure> {
         host.cpu, host.cpus, host.kernel
     ))?;
     say(format_args!(
-        "QEMU {}, {}; template {}, {} MiB",
-        host.qemu, host.acceleration, host.template, host.guest_memory_mib
+        "{}, {}; template {}, {} MiB",
+        host.vmm, host.acceleration, host.template, host.guest_memory_mib
     ))
 }
 
