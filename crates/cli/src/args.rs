@@ -393,6 +393,9 @@ pub struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Apply the remedies that cannot hurt, and say what was done
+    #[arg(long)]
+    pub fix: bool,
     /// Template that is booted to see the controls in force, if it is built
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub template: String,

@@ -1,0 +1,145 @@
+//! `firelane doctor`: what this host can do, found out by trying.
+//!
+//! ```text
+//!   programs, KVM, store ── proof: bare guest, Firecracker ── boot: template, driver of runs ── host
+//! ```
+
+mod boot;
+mod host;
+mod proof;
+mod report;
+
+use firelane_agent::workshop::new_id;
+use firelane_sys::kvm;
+use firelane_vmm::qemu;
+use firelane_vmm::rundir;
+
+use crate::args::DoctorArgs;
+use crate::failure::Failure;
+use crate::host::open_store;
+use crate::say::say;
+
+use report::{Grade, Report, print};
+
+/// Free space below which templates cannot be built, in MiB.
+const LEAST_SPACE_MIB: u64 = 4096;
+
+/// Exit code 0 if runs are possible, 1 if not.
+pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
+    let mut report = Report::default();
+    let system = host::System::real();
+    if args.fix {
+        report.fixed = system.fix();
+    }
+    check_qemu(&mut report);
+    check_kvm_device(&mut report);
+    check_tools(&mut report);
+    check_store(&mut report)?;
+    check_run_dir(&mut report);
+    let possible = !report
+        .checks
+        .iter()
+        .any(|check| check.grade == Grade::Missing);
+    if possible {
+        proof::prove(&mut report).await?;
+        boot::check_boot(&mut report, &args.template).await?;
+    }
+    system.check(&mut report);
+    let possible = !report
+        .checks
+        .iter()
+        .any(|check| check.grade == Grade::Missing);
+    if args.json {
+        say(format_args!(
+            "{}",
+            serde_json::to_string_pretty(&report).map_err(Failure::platform)?
+        ))?;
+    } else {
+        print(&report)?;
+    }
+    Ok(u8::from(!possible))
+}
+
+fn check_qemu(report: &mut Report) {
+    match qemu::version(&qemu::default_program()) {
+        Ok(version) => report.add("QEMU", Grade::Ok, version, None),
+        Err(error) => report.add(
+            "QEMU",
+            Grade::Missing,
+            error.to_string(),
+            Some(error.remedy()),
+        ),
+    }
+}
+
+fn check_kvm_device(report: &mut Report) {
+    match kvm::check() {
+        Ok(()) => report.add(
+            "KVM device",
+            Grade::Ok,
+            "answers; whether guests run on it is shown below",
+            None,
+        ),
+        Err(error) => {
+            let detail = format!("{:#}", anyhow::Error::from(error));
+            let remedy = "use a machine with KVM, and have access to /dev/kvm (group kvm)";
+            report.add("KVM device", Grade::Warning, detail, Some(remedy));
+        }
+    }
+}
+
+/// What building templates needs; without, templates that are built still run.
+fn check_tools(report: &mut Report) {
+    for (tool, package) in [("mmdebstrap", "mmdebstrap"), ("mkfs.erofs", "erofs-utils")] {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path)
+            .map(|folder| folder.join(tool))
+            .find(|path| path.is_file());
+        match found {
+            Some(path) => report.add(tool, Grade::Ok, path.display().to_string(), None),
+            None => {
+                let remedy = format!("apt-get install {package}");
+                report.add(
+                    tool,
+                    Grade::Warning,
+                    "templates cannot be built",
+                    Some(&remedy),
+                );
+            }
+        }
+    }
+}
+
+fn check_store(report: &mut Report) -> Result<(), Failure> {
+    let store = open_store()?;
+    let root = store.root().display();
+    let stat = rustix::fs::statvfs(store.root())
+        .map_err(|errno| Failure::platform(std::io::Error::from(errno)))?;
+    let free_mib = (stat.f_bavail * stat.f_frsize) >> 20;
+    let detail = format!("{root}: {free_mib} MiB free");
+    if free_mib < LEAST_SPACE_MIB {
+        let remedy =
+            format!("free {LEAST_SPACE_MIB} MiB, or set FIRELANE_HOME to a folder with more");
+        report.add("store", Grade::Warning, detail, Some(&remedy));
+    } else {
+        report.add("store", Grade::Ok, detail, None);
+    }
+    Ok(())
+}
+
+fn check_run_dir(report: &mut Report) {
+    let base = rundir::default_base();
+    match rundir::RunDir::make(&base, &new_id()).map(rundir::RunDir::remove) {
+        Ok(Ok(())) => report.add("run directory", Grade::Ok, base.display().to_string(), None),
+        Ok(Err(error)) => report.add("run directory", Grade::Missing, error.to_string(), None),
+        Err(error) => {
+            let remedy = "set FIRELANE_RUN_DIR to a folder of yours with a short path";
+            report.add(
+                "run directory",
+                Grade::Missing,
+                format!("{:#}", anyhow::Error::from(error)),
+                Some(remedy),
+            );
+        }
+    }
+}
