@@ -23,6 +23,7 @@ use crate::driver::{
 use crate::timeline::Timeline;
 
 pub use bare::BareError;
+pub(crate) use probe::cpu_model;
 pub use probe::{Accelerator, ProbeError, default_program, find_program, version};
 pub use qmp::QmpError;
 
