@@ -68,7 +68,7 @@ impl MakeError {
 pub fn origin(driver: &dyn Driver, template: &Template, machine: &Machine) -> SnapshotOrigin {
     SnapshotOrigin {
         cpu: driver.cpu(),
-        initrd: file_name(&machine.initrd),
+        initrd: machine.initrd.as_deref().map(file_name).unwrap_or_default(),
         kernel: file_name(&machine.kernel),
         memory_mib: machine.memory_mib,
         template: template.manifest().name.clone(),

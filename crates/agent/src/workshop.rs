@@ -184,8 +184,8 @@ fn machine(
     let machine = Machine {
         id: String::new(),
         kernel: template.vmlinux(),
-        initrd: template.initrd(guest_runner)?,
-        rootfs: template.rootfs(),
+        initrd: Some(template.initrd(guest_runner)?),
+        rootfs: Some(template.rootfs()),
         memory_mib: template.manifest().memory_mib,
         vcpus: 1,
         boot_timeout: BOOT_TIMEOUT,

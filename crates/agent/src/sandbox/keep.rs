@@ -72,8 +72,8 @@ struct About {
     /// The VMM and the processor that it was made with.
     vmm: String,
     kernel: PathBuf,
-    initrd: PathBuf,
-    rootfs: PathBuf,
+    initrd: Option<PathBuf>,
+    rootfs: Option<PathBuf>,
     memory_mib: u32,
     vcpus: u32,
     env: BTreeMap<String, String>,
@@ -101,7 +101,7 @@ impl About {
             name: self.id.to_string(),
             origin: Some(SnapshotOrigin {
                 cpu: cpu.to_owned(),
-                initrd: file_name(&self.initrd),
+                initrd: self.initrd.as_deref().map(file_name).unwrap_or_default(),
                 kernel: file_name(&self.kernel),
                 memory_mib: self.memory_mib,
                 template: self.template.clone(),
@@ -288,21 +288,26 @@ impl Kept {
     }
 
     /// All that its seal covers.
-    fn pieces(&self) -> [Piece<'_>; 6] {
+    fn pieces(&self) -> Vec<Piece<'_>> {
         let (file, leaves) = (self.files().memory, self.folder.join("memory.ranges"));
+        let whole = |path: &PathBuf| Content::File(path.clone());
         let content = [
-            ("about", Content::Bytes(&self.json)),
-            ("initrd", Content::File(self.about.initrd.clone())),
-            ("memory", Content::Ranged { file, leaves }),
-            ("rootfs", Content::File(self.about.rootfs.clone())),
-            ("state", Content::File(self.files().state)),
-            ("vmlinux", Content::File(self.about.kernel.clone())),
+            ("about", Some(Content::Bytes(&self.json))),
+            ("initrd", self.about.initrd.as_ref().map(whole)),
+            ("memory", Some(Content::Ranged { file, leaves })),
+            ("rootfs", self.about.rootfs.as_ref().map(whole)),
+            ("state", Some(Content::File(self.files().state))),
+            ("vmlinux", Some(whole(&self.about.kernel))),
         ];
-        content.map(|(name, content)| Piece { name, content })
+        let pieces = content.into_iter().filter_map(|(name, content)| {
+            let content = content?;
+            Some(Piece { name, content })
+        });
+        pieces.collect()
     }
 
     fn check(&self, vmm: &str) -> Result<(), Problem> {
-        if !self.about.rootfs.exists() {
+        if !self.about.rootfs.as_ref().is_none_or(|path| path.exists()) {
             let cause = format!(
                 "the template {} that {} was made with is not on this host any more",
                 self.about.template, self.about.id
