@@ -12,10 +12,17 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::time::Instant;
 
 use crate::snapshot::CONNECT_TIMEOUT;
+use crate::workshop::PrepareError;
 
 /// Why there is no clone. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum CloneError {
+    /// The files changed since they were verified, and there are no others.
+    #[error("the template's files have changed, and it cannot be used as it is now")]
+    Changed(#[source] Box<PrepareError>),
+    /// The template was built again since it was asked for.
+    #[error("the template was built again meanwhile")]
+    Replaced,
     /// The snapshot could not be restored.
     #[error("cannot restore the snapshot")]
     Restore(#[from] BootError),

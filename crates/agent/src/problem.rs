@@ -18,6 +18,10 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
             let problem = Problem::not_found("template", template);
             problem.with_remedy("build it: firelane template build")
         }
+        PrepareError::Store(refused @ StoreError::Refused { .. }) => {
+            let remedy = refused.remedy().unwrap_or_default();
+            internal(error).with_remedy(remedy)
+        }
         _ => internal(error),
     }
 }

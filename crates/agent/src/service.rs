@@ -88,7 +88,8 @@ impl Agent {
             stop.clone(),
             tasks.clone(),
         );
-        let sandboxes = Sandboxes::new(config.sandboxes, config.keep.clone());
+        let signing = workshop.store().signing().clone();
+        let sandboxes = Sandboxes::new(config.sandboxes, config.keep.clone(), signing);
         Arc::new(Agent {
             config,
             workshop,

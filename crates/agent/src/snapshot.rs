@@ -7,6 +7,7 @@ use std::time::Duration;
 use firelane_guest_proto::Lang;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::WarmSpec;
+use firelane_image::signing::Verified;
 use firelane_image::{Found, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template};
 use firelane_vmm::connect::{ConnectError, connect};
 use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotError, SnapshotFiles};
@@ -66,12 +67,14 @@ impl MakeError {
 #[must_use]
 pub fn origin(driver: &dyn Driver, template: &Template, machine: &Machine) -> SnapshotOrigin {
     SnapshotOrigin {
+        cpu: driver.cpu(),
+        initrd: machine.initrd.as_deref().map(file_name).unwrap_or_default(),
+        kernel: file_name(&machine.kernel),
+        memory_mib: machine.memory_mib,
         template: template.manifest().name.clone(),
         template_id: template.manifest().id.clone(),
-        initrd: machine.initrd.as_deref().map(file_name).unwrap_or_default(),
-        vmm: driver.identity(machine).vmm,
-        memory_mib: machine.memory_mib,
         vcpus: machine.vcpus,
+        vmm: driver.identity(machine).vmm,
     }
 }
 
@@ -86,23 +89,28 @@ pub async fn find_or_make(
     template: &Template,
     machine: &Machine,
     making: impl FnOnce(),
-) -> Result<SnapshotFiles, MakeError> {
+) -> Result<Verified<Snapshot>, MakeError> {
     let origin = origin(driver, template, machine);
     let tsc_khz = driver.identity(machine).tsc_khz;
-    if let Some(snapshot) = store.snapshot(&origin, tsc_khz)? {
-        return Ok(files(&snapshot));
+    // Hashes the memory, unless it is known to be as it was.
+    let (look, wanted) = (store.clone(), origin.clone());
+    let found = tokio::task::spawn_blocking(move || look.snapshot(&wanted, tsc_khz));
+    if let Some(snapshot) = found.await?? {
+        return Ok(snapshot);
     }
     making();
     let store = store.clone();
     // Waits for a lock.
     let found = tokio::task::spawn_blocking(move || store.snapshot_or_draft(&origin, tsc_khz));
     match found.await?? {
-        Found::Snapshot(snapshot) => Ok(files(&snapshot)),
+        Found::Snapshot(snapshot) => Ok(snapshot),
         Found::Draft(draft) => make(driver, template, machine, *draft).await,
     }
 }
 
-fn files(snapshot: &Snapshot) -> SnapshotFiles {
+/// What is restored of a snapshot.
+#[must_use]
+pub fn files(snapshot: &Verified<Snapshot>) -> SnapshotFiles {
     SnapshotFiles {
         memory: snapshot.memory(),
         state: snapshot.state(),
@@ -114,7 +122,7 @@ async fn make(
     template: &Template,
     machine: &Machine,
     draft: SnapshotDraft,
-) -> Result<SnapshotFiles, MakeError> {
+) -> Result<Verified<Snapshot>, MakeError> {
     let spec = warm_spec(template)?;
     let machine = Machine {
         snapshot: Some(SnapshotFiles {
@@ -133,8 +141,10 @@ async fn make(
             return Err(error);
         }
     }
-    let snapshot = draft.commit(driver.identity(&machine).tsc_khz)?;
-    Ok(files(&snapshot))
+    let tsc_khz = driver.identity(&machine).tsc_khz;
+    // Hashes the memory.
+    let committed = tokio::task::spawn_blocking(move || draft.commit(tsc_khz));
+    Ok(committed.await??)
 }
 
 async fn warm(vm: &dyn MicroVm, spec: &WarmSpec) -> Result<(), MakeError> {
@@ -157,7 +167,8 @@ fn warm_spec(template: &Template) -> Result<WarmSpec, MakeError> {
     Ok(WarmSpec { snippets, env })
 }
 
-fn file_name(path: &Path) -> String {
+/// The last part of a path in the store.
+pub(crate) fn file_name(path: &Path) -> String {
     let mut name = String::new();
     if let Some(last) = path.file_name() {
         // Names in the store are hexadecimal.

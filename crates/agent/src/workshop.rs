@@ -1,13 +1,15 @@
 //! Everything that clones are made with: driver, store, and what was prepared of each template.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use firelane_image::{Store, StoreError, Template};
-use firelane_vmm::driver::{Driver, Machine, SnapshotFiles};
+use firelane_image::signing::Verified;
+use firelane_image::{Snapshot, Store, StoreError, Template};
+use firelane_vmm::driver::{Driver, Machine};
 use firelane_vmm::timeline::Timeline;
+use jiff::Timestamp;
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -33,11 +35,19 @@ pub struct Workshop {
 /// A template that clones can be made of at once.
 pub struct Prepared {
     /// The template.
-    pub template: Template,
+    pub template: Verified<Template>,
     /// The machine that its snapshot is of, without a name.
     pub machine: Machine,
     /// The snapshot.
-    pub files: SnapshotFiles,
+    pub snapshot: Verified<Snapshot>,
+}
+
+impl Prepared {
+    /// Whether all that it is made of is still what was verified: a few microseconds, before each use.
+    fn is_unchanged(&self) -> bool {
+        let now = Timestamp::now();
+        self.template.is_unchanged(now) && self.snapshot.is_unchanged(now)
+    }
 }
 
 /// Why clones of a template cannot be made.
@@ -88,17 +98,20 @@ impl Workshop {
         let template = tokio::task::spawn_blocking(move || store.get(&wanted)).await??;
         if let Some(prepared) = self.lock().get(name)
             && prepared.template.manifest().id == template.manifest().id
+            && prepared.is_unchanged()
         {
             return Ok(Arc::clone(prepared));
         }
-        let machine = self.machine(&template)?;
+        let runner = self.guest_runner.clone();
+        let made = tokio::task::spawn_blocking(move || machine(&template, &runner));
+        let (template, machine) = made.await??;
         let named = Machine {
             id: new_id(),
             ..machine.clone()
         };
         let made = snapshot::find_or_make(&*self.driver, &self.store, &template, &named, || {});
         let prepared = Arc::new(Prepared {
-            files: made.await?,
+            snapshot: made.await?,
             machine,
             template,
         });
@@ -116,11 +129,19 @@ impl Workshop {
         id: &str,
         timeline: &mut Timeline,
     ) -> Result<Ready, CloneError> {
+        let renewed;
+        let prepared = if prepared.is_unchanged() {
+            prepared
+        } else {
+            renewed = self.prepare_again(prepared).await?;
+            &renewed
+        };
         let machine = Machine {
             id: id.to_owned(),
             ..prepared.machine.clone()
         };
-        let restored = clone::restore(&*self.driver, &machine, &prepared.files, timeline).await;
+        let files = snapshot::files(&prepared.snapshot);
+        let restored = clone::restore(&*self.driver, &machine, &files, timeline).await;
         if let Err(error) = &restored
             && error.blames_snapshot()
         {
@@ -137,22 +158,40 @@ impl Workshop {
         self.lock().remove(&prepared.template.manifest().name);
     }
 
-    fn machine(&self, template: &Template) -> Result<Machine, StoreError> {
-        Ok(Machine {
-            id: String::new(),
-            kernel: template.vmlinux(),
-            initrd: Some(template.initrd(&self.guest_runner)?),
-            rootfs: Some(template.rootfs()),
-            memory_mib: template.manifest().memory_mib,
-            vcpus: 1,
-            boot_timeout: BOOT_TIMEOUT,
-            snapshot: None,
-        })
+    /// Verifies again what has changed; a snapshot that is refused is made again.
+    async fn prepare_again(&self, old: &Prepared) -> Result<Arc<Prepared>, CloneError> {
+        let manifest = old.template.manifest();
+        let prepared = self.prepare(&manifest.name).await;
+        let prepared = prepared.map_err(|error| CloneError::Changed(Box::new(error)))?;
+        // The caller's environment and limits are those of the old one.
+        if prepared.template.manifest().id != manifest.id {
+            return Err(CloneError::Replaced);
+        }
+        Ok(prepared)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Prepared>>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Verifies a template. Its machine, without a name.
+fn machine(
+    template: &Template,
+    guest_runner: &Path,
+) -> Result<(Verified<Template>, Machine), StoreError> {
+    let mut template = template.verified()?;
+    let machine = Machine {
+        id: String::new(),
+        kernel: template.vmlinux(),
+        initrd: Some(template.initrd(guest_runner)?),
+        rootfs: Some(template.rootfs()),
+        memory_mib: template.manifest().memory_mib,
+        vcpus: 1,
+        boot_timeout: BOOT_TIMEOUT,
+        snapshot: None,
+    };
+    Ok((template, machine))
 }
 
 /// The bound on a program's memory that makes up for a clone with more memory than was asked for, in

@@ -359,12 +359,29 @@ pub enum KeyCommand {
     },
     /// List the keys
     List {
+        /// The signing keys that this host trusts, its own first, in place of API keys
+        #[arg(long)]
+        signing: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
         /// The service
         #[command(flatten)]
         socket: SocketArgs,
+    },
+    /// Make a key pair in files
+    Generate {
+        /// A key that signs templates and snapshots, as minisign has them
+        #[arg(long, required = true)]
+        signing: bool,
+        /// Folder of the pair, firelane.key and firelane.pub; without it, this host's own key is made if there is none
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Trust what another host signs
+    Trust {
+        /// Its public key: its signing/host.pub, or the firelane.pub of a pair
+        file: PathBuf,
     },
     /// End a key, from now on
     Revoke {

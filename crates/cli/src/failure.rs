@@ -19,6 +19,7 @@ use firelane_agent::follow::FollowError;
 use firelane_agent::snapshot::MakeError;
 use firelane_client::ClientError;
 use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
+use firelane_image::signing::KeyError;
 use firelane_image::{BuildError, DefinitionError, StoreError};
 use firelane_vmm::driver::BootError;
 use firelane_vmm::session::SessionError;
@@ -189,6 +190,21 @@ impl From<StoreError> for Failure {
         let remedy = error.remedy();
         let code = match error {
             StoreError::NotFound { .. } | StoreError::BadName { .. } => USAGE,
+            _ => PLATFORM,
+        };
+        Failure {
+            remedy,
+            code,
+            ..Failure::platform(error)
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Failure {
+        let remedy = error.remedy();
+        let code = match error {
+            KeyError::NotAKey { .. } | KeyError::Exists { .. } => USAGE,
             _ => PLATFORM,
         };
         Failure {

@@ -8,6 +8,7 @@ use firelane_agent::clone::{self, Ready};
 use firelane_agent::snapshot;
 use firelane_agent::workshop::{BOOT_TIMEOUT, Workshop, new_id, program_memory_bytes};
 use firelane_guest_proto::SESSION_PORT;
+use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
 use firelane_vmm::connect::connect;
 use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
@@ -39,7 +40,7 @@ pub(crate) struct Host {
     pub(crate) qemu: Option<Qemu>,
     /// What was tried before that driver was chosen.
     pub(crate) tried: Vec<Tried>,
-    pub(crate) template: Template,
+    pub(crate) template: Verified<Template>,
     store: Store,
     guest_runner: PathBuf,
     /// What is booted.
@@ -82,7 +83,7 @@ impl Host {
     ) -> Result<Host, Failure> {
         sweep();
         let runner = guest_runner()?;
-        let initrd = template.initrd(&runner)?;
+        let (template, initrd) = verify(template, runner.clone()).await?;
         let manifest = template.manifest();
         let machine = Machine {
             id: String::new(),
@@ -175,7 +176,7 @@ impl Host {
         let making = || spinner = Some(Spinner::start("warming a guest, once for all runs"));
         let found =
             snapshot::find_or_make(&*self.driver, &self.store, &self.template, &machine, making);
-        Ok(found.await?)
+        Ok(snapshot::files(&found.await?))
     }
 
     /// The bound on a program's memory that makes up for a clone with more memory than was asked
@@ -299,6 +300,22 @@ pub(crate) async fn build_template(
     });
     match building.await {
         Ok(built) => Ok(built?),
+        Err(error) => Err(Failure::platform(error)),
+    }
+}
+
+/// What boots: the verified template, and its initrd. Files that were not verified since the host's boot are read.
+async fn verify(
+    template: Template,
+    runner: PathBuf,
+) -> Result<(Verified<Template>, PathBuf), Failure> {
+    let verifying = tokio::task::spawn_blocking(move || {
+        let mut template = template.verified()?;
+        let initrd = template.initrd(&runner)?;
+        Ok::<_, StoreError>((template, initrd))
+    });
+    match verifying.await {
+        Ok(verified) => Ok(verified?),
         Err(error) => Err(Failure::platform(error)),
     }
 }

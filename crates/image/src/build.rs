@@ -3,6 +3,7 @@
 mod error;
 mod kernel;
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use crate::recipe::definition::Definition;
 use crate::recipe::resolve::{Resolved, resolve};
 use crate::recipe::wheel::{Wheels, extract};
 use crate::store::manifest::{Manifest, SCHEMA};
-use crate::store::{Store, Template};
+use crate::store::{Store, StoreError, Template};
 use crate::tool::on_path;
 use crate::tree::unpack::except;
 use crate::tree::{bytecode, erofs, fixups};
@@ -75,7 +76,7 @@ pub fn build(
             store.build_lock(&definition.name)?
         }
     };
-    let known = store.get(&definition.name).ok();
+    let known = known(store, &definition.name);
     let source = options
         .kernel
         .or_else(|| {
@@ -84,9 +85,29 @@ pub fn build(
         })
         .unwrap_or_default();
     if let Some(template) = known.filter(|known| usable(known, &resolved, source, options, asked)) {
-        return Ok(template);
+        match template.verified() {
+            Ok(_) => return Ok(template),
+            Err(error) => refused(&definition.name, &error),
+        }
     }
     Build::new(store, definition, &resolved, source, options, progress)?.run()
+}
+
+/// The template that is there, if it can be read. Nothing but the choice of its kernel is taken from it before it is verified.
+fn known(store: &Store, name: &str) -> Option<Template> {
+    match store.get(name) {
+        Ok(template) => Some(template),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => {
+            refused(name, &error);
+            None
+        }
+    }
+}
+
+fn refused(template: &str, error: &StoreError) {
+    let reason = error.source().unwrap_or(error);
+    tracing::warn!(template, %reason, "the template of the store is refused, and is built again");
 }
 
 /// Whether a template is of this definition and kernel, and new enough.

@@ -22,6 +22,11 @@ pub(crate) fn blake3_bytes(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
+/// A BLAKE3 hash as it is written.
+pub(crate) fn hex(hash: &blake3::Hash) -> String {
+    hash.to_hex().to_string()
+}
+
 /// SHA-256 of a file.
 pub(crate) fn sha256_file(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();

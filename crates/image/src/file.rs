@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::tree::unpack::remove_old;
 
@@ -50,6 +51,16 @@ pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<(), FileErro
     file.write_all(content).map_err(at("write", path))?;
     file.set_permissions(Permissions::from_mode(mode))
         .map_err(at("set the mode of", path))
+}
+
+/// Makes a file with this content and mode in place of any of that name, in one step: nobody sees half of it.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let draft = path.with_added_extension(format!("{}-{number}", std::process::id()));
+    put(&draft, content, mode)?;
+    sync(&draft)?;
+    fs::rename(&draft, path).map_err(at("replace", path))
 }
 
 /// Flushes a file or folder to the disk.

@@ -14,6 +14,7 @@ mod initrd;
 mod kernel;
 mod progress;
 mod recipe;
+pub mod signing;
 mod store;
 mod tool;
 mod tree;
@@ -27,7 +28,8 @@ pub use recipe::definition::{Definition, DefinitionError};
 pub use recipe::wheel::WheelError;
 pub use store::manifest::{Blob, Kernel, Manifest};
 pub use store::{
-    Found, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template, Verification,
+    Found, Quarantined, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template,
+    Verification,
 };
 pub use tool::ToolError;
 pub use tree::unpack::UnpackError;

@@ -82,6 +82,7 @@ fn base_builds_the_same_twice_and_only_once_for_two_at_a_time() {
     for name in ["bash", "coreutils", "libc6", "python3", "python3.11"] {
         assert!(names.contains(&name), "{name} is missing from {names:?}");
     }
+    let one = one.verified().unwrap();
     assert!(fs::read(one.vmlinux()).unwrap().starts_with(b"\x7fELF"));
     assert_eq!(
         &fs::read(one.rootfs()).unwrap()[1024..1028],

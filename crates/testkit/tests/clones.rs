@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use firelane_image::{Found, SnapshotOrigin, Store};
 use firelane_testkit::Lab;
 use serde_json::Value;
 
@@ -298,6 +300,24 @@ fn what_an_interpreter_reads_when_it_starts_still_counts() {
     }
 }
 
+/// In place of a snapshot, one with the same memory whose state no VMM can load, sealed as it is.
+fn replace_state(lab: &Lab, folder: &Path) {
+    let manifest = std::fs::read(folder.join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let origin: SnapshotOrigin = serde_json::from_value(manifest["origin"].clone()).unwrap();
+    let tsc_khz = manifest["tsc_khz"].as_u64().unwrap();
+    let memory = lab.path().join("memory");
+    std::fs::rename(folder.join("memory"), &memory).unwrap();
+    let store = Store::open(lab.home()).unwrap();
+    store.discard_snapshot(&origin).unwrap();
+    let Found::Draft(draft) = store.snapshot_or_draft(&origin, tsc_khz).unwrap() else {
+        panic!("it is still there");
+    };
+    std::fs::rename(&memory, draft.memory()).unwrap();
+    std::fs::write(draft.state(), "no state of a microVM").unwrap();
+    draft.commit(tsc_khz).unwrap();
+}
+
 #[test]
 fn a_snapshot_that_cannot_be_loaded_is_discarded_and_made_again() {
     let lab = Lab::new().with_own_store();
@@ -308,9 +328,7 @@ fn a_snapshot_that_cannot_be_loaded_is_discarded_and_made_again() {
         .unwrap()
         .flatten()
     {
-        let state = snapshot.path().join("state");
-        std::fs::remove_file(&state).unwrap();
-        std::fs::write(&state, "no state of a microVM").unwrap();
+        replace_state(&lab, &snapshot.path());
         spoilt += 1;
     }
     assert!(spoilt > 0);

@@ -32,6 +32,7 @@ fn driver(lab: &Lab) -> Qemu {
 /// A microVM of the template `base`.
 fn machine(lab: &Lab, id: &str) -> Machine {
     let template = Store::open(lab.home()).unwrap().get("base").unwrap();
+    let mut template = template.verified().unwrap();
     Machine {
         id: id.into(),
         kernel: template.vmlinux(),

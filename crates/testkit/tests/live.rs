@@ -38,6 +38,7 @@ fn driver(lab: &Lab) -> Qemu {
 fn machine(lab: &Lab, id: &str) -> Machine {
     let own = lab.path().file_name().unwrap().to_str().unwrap();
     let template = Store::open(lab.home()).unwrap().get("base").unwrap();
+    let mut template = template.verified().unwrap();
     Machine {
         id: format!("{own}-{id}"),
         kernel: template.vmlinux(),

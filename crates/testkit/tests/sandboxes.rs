@@ -573,6 +573,21 @@ async fn forks_and_roll_backs_carry_memory_and_files_of_one_instant() {
     let host = Host::start_in(lab).await;
     let again = host.make(json!({"snapshot": snapshot})).await;
     assert_eq!(host.output(&again, "cat /work/said").await, "one\n");
+    // One that was changed on the disk is refused, and the sandbox stays as it is.
+    let state = host.lab.path().join(format!("keep/{snapshot}/state"));
+    let mut bytes = std::fs::read(&state).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::remove_file(&state).unwrap();
+    std::fs::write(&state, bytes).unwrap();
+    let problem = host
+        .tell(&again, SandboxOrder::RollBack { snapshot })
+        .await
+        .unwrap_err();
+    assert_eq!(problem.code, Code::Conflict);
+    assert!(
+        problem.cause.contains("is refused: state has changed"),
+        "{problem:?}"
+    );
     host.ask(DropSnapshot { id: snapshot }).await.unwrap();
     // Who began from it does not need it any more.
     assert_eq!(host.output(&again, "cat /work/said").await, "one\n");

@@ -303,6 +303,14 @@ pub trait Driver: Send + Sync {
     /// What executes the guests' instructions.
     fn acceleration(&self) -> Acceleration;
 
+    /// The processor that guests see.
+    fn cpu(&self) -> String {
+        match self.acceleration() {
+            Acceleration::Kvm => crate::host::cpu_model(),
+            Acceleration::Tcg => "emulated".to_owned(),
+        }
+    }
+
     /// What a snapshot of this machine can be restored with.
     fn identity(&self, machine: &Machine) -> Identity;
 

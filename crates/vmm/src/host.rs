@@ -26,10 +26,22 @@ pub(crate) fn kernel_family() -> String {
 
 /// The host's processor: its name and what it can do.
 pub(crate) fn processor() -> String {
+    cpu_lines(&["model name", "flags"])
+}
+
+/// The name of the host's processor.
+pub(crate) fn cpu_model() -> String {
+    let line = cpu_lines(&["model name"]);
+    line.split_once(": ")
+        .map_or(String::new(), |(_, name)| name.to_owned())
+}
+
+/// Source: `proc_cpuinfo(5)`.
+fn cpu_lines(wanted: &[&str]) -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let first = text.split("\n\n").next().unwrap_or_default();
     let lines = first
         .lines()
-        .filter(|line| line.starts_with("model name") || line.starts_with("flags"));
+        .filter(|line| wanted.iter().any(|name| line.starts_with(name)));
     lines.collect::<Vec<_>>().join(" ")
 }

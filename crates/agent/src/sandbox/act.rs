@@ -174,9 +174,9 @@ async fn carry_out(agent: &Agent, here: &Here, held: &mut Held, work: Work) -> D
         Work::Resume => resume(held).await.map(|()| Vec::new()),
         Work::Save(files) => save(held, &files).await.map(|()| Vec::new()),
         Work::RollBack(kept) => {
-            let made = kept.made(here)?;
+            let (made, files) = (kept.made(here)?, kept.unchanged_files()?);
             destroy(held).await?;
-            restore(agent, held, &made, &kept.files()).await
+            restore(agent, held, &made, &files).await
         }
         Work::Destroy => destroy(held).await.map(|()| Vec::new()),
     }
@@ -201,7 +201,8 @@ async fn create(agent: &Agent, here: &Here, held: &mut Held, source: Source) -> 
         }
         Source::Kept(kept) => {
             let made = kept.made(here)?;
-            let begun = restore(agent, held, &made, &kept.files()).await?;
+            let files = kept.unchanged_files()?;
+            let begun = restore(agent, held, &made, &files).await?;
             let _ = here.made.set(made);
             Ok(begun)
         }

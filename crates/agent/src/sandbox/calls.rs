@@ -35,8 +35,7 @@ impl Agent {
         let source = match request.snapshot {
             None => Source::Template,
             Some(id) => {
-                let kept = self.sandboxes.keep.find(id, &sandbox.tenant)?;
-                kept.check(&self.vmm(&kept))?;
+                let kept = self.verified(id, &sandbox.tenant).await?;
                 Source::Kept(Box::new(kept))
             }
         };
@@ -80,8 +79,7 @@ impl Agent {
                 return here.set(ttl_s.map(Duration::from_secs), idle).await;
             }
             SandboxOrder::RollBack { snapshot } => {
-                let kept = self.sandboxes.keep.find(snapshot, &sandbox.tenant)?;
-                kept.check(&self.vmm(&kept))?;
+                let kept = self.verified(snapshot, &sandbox.tenant).await?;
                 Change::RollBack(Box::new(kept))
             }
         };
@@ -92,9 +90,12 @@ impl Agent {
     pub(crate) async fn save_sandbox(&self, call: SaveSandbox) -> Result<SnapshotHere, Problem> {
         let here = self.sandboxes.find(&call.sandbox)?;
         let (draft, saved) = self.save(&here, call.snapshot).await?;
-        let kept = tokio::task::spawn_blocking(move || draft.keep(&saved)?.here()).await;
-        kept.map_err(|error| internal(&error))?
-            .map_err(|error| internal(&error))
+        let signing = self.sandboxes.keep.signing().clone();
+        let cpu = self.workshop.driver().cpu();
+        let kept = tokio::task::spawn_blocking(move || draft.keep(saved, &signing, &cpu)).await;
+        let kept = kept.map_err(|error| internal(&error))?;
+        let kept = kept.map_err(|error| internal(&error))?;
+        kept.here().map_err(|error| internal(&error))
     }
 
     /// Makes sandboxes that begin as one is now, each by itself: some may fail.
@@ -137,9 +138,14 @@ impl Agent {
         Ok((draft, saved))
     }
 
-    /// What a clone of the snapshot would run on here.
-    fn vmm(&self, kept: &Kept) -> String {
-        self.workshop.driver().identity(&kept.machine()).vmm
+    /// A snapshot of this tenant that can be restored here.
+    async fn verified(&self, id: SnapshotId, tenant: &str) -> Result<Kept, Problem> {
+        let kept = self.sandboxes.keep.find(id, tenant)?;
+        let driver = self.workshop.driver();
+        let (vmm, cpu) = (driver.identity(&kept.machine()).vmm, driver.cpu());
+        let signing = self.sandboxes.keep.signing().clone();
+        let verified = tokio::task::spawn_blocking(move || kept.verified(&signing, &vmm, &cpu));
+        verified.await.map_err(|error| internal(&error))?
     }
 
     /// The snapshots that are here.

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!   <folder>/snp-….new/   being made; removed when a service starts
-//!   <folder>/snp-…/       memory, state, and about.json, which is written last
+//!   <folder>/snp-…/       memory, state, about.json, and the seal of all three
 //! ```
+//!
+//! The seal also has the kernel, the initrd and the root file system that the snapshot was made with. Nothing is restored before
+//! it is verified; what is refused stays where it is, because it is the tenant's to remove.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -11,14 +14,20 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use firelane_image::signing::{
+    Content, Kind, Piece, Refusal, SealError, Signing, Subject, Verified,
+};
+use firelane_image::{FileError, SnapshotOrigin};
 use firelane_model::id::SnapshotId;
 use firelane_vmm::driver::{Machine, SnapshotFiles};
 use firelane_wire::bus::SnapshotHere;
 use firelane_wire::problem::{Code, Problem};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::here::{Here, Made};
 use crate::problem::internal;
+use crate::snapshot::file_name;
 use crate::workshop::BOOT_TIMEOUT;
 
 /// What tells of a snapshot, beside its files.
@@ -28,16 +37,23 @@ const UNFINISHED: &str = ".new";
 /// Unit of `st_blocks`. Source: POSIX, sys/stat.h; on Linux it is always this.
 const BLOCK_BYTES: u64 = 512;
 
+const SEAL: &str = "seal.json";
+
 /// The folder of all snapshots.
 pub(super) struct Keep {
     folder: PathBuf,
+    signing: Signing,
 }
 
 /// A snapshot that is whole.
 #[derive(Clone)]
 pub(super) struct Kept {
     about: About,
+    /// The bytes that tell so.
+    json: Vec<u8>,
     folder: PathBuf,
+    /// That its files are as they were sealed. One that was just saved by this service, for forks, has no seal.
+    proof: Option<Verified<()>>,
 }
 
 /// A snapshot that is being made. Dropped, it is removed.
@@ -63,9 +79,47 @@ struct About {
     env: BTreeMap<String, String>,
 }
 
+/// Why a snapshot could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeepError {
+    /// Its files.
+    #[error("cannot write the snapshot's files")]
+    Files(#[from] io::Error),
+    /// Its seal.
+    #[error("cannot seal the snapshot")]
+    Seal(#[from] SealError),
+    /// What was seen.
+    #[error("cannot remember the snapshot's epoch")]
+    Epoch(#[from] FileError),
+}
+
+impl About {
+    /// What its seal is of. `cpu` is what guests see: on the host that makes it, or on the one that verifies it.
+    fn subject(&self, cpu: &str) -> Subject {
+        Subject {
+            kind: Kind::Kept,
+            name: self.id.to_string(),
+            origin: Some(SnapshotOrigin {
+                cpu: cpu.to_owned(),
+                initrd: self.initrd.as_deref().map(file_name).unwrap_or_default(),
+                kernel: file_name(&self.kernel),
+                memory_mib: self.memory_mib,
+                template: self.template.clone(),
+                template_id: self.template_id.clone(),
+                vcpus: self.vcpus,
+                vmm: self.vmm.clone(),
+            }),
+        }
+    }
+}
+
 impl Keep {
-    pub(super) fn new(folder: PathBuf) -> Keep {
-        Keep { folder }
+    pub(super) fn new(folder: PathBuf, signing: Signing) -> Keep {
+        Keep { folder, signing }
+    }
+
+    pub(super) fn signing(&self) -> &Signing {
+        &self.signing
     }
 
     /// Makes the folder, and removes what was left half done.
@@ -134,10 +188,12 @@ impl Keep {
 }
 
 fn read(folder: &Path) -> io::Result<Kept> {
-    let about = serde_json::from_slice(&fs::read(folder.join(ABOUT))?)?;
+    let json = fs::read(folder.join(ABOUT))?;
     Ok(Kept {
-        about,
+        about: serde_json::from_slice(&json)?,
+        json,
         folder: folder.to_owned(),
+        proof: None,
     })
 }
 
@@ -153,16 +209,18 @@ impl Kept {
         files_in(&self.folder)
     }
 
+    /// What is restored: nothing, if it has changed since it was verified.
+    pub(super) fn unchanged_files(&self) -> Result<SnapshotFiles, Problem> {
+        match &self.proof {
+            Some(proof) if !proof.is_unchanged(Timestamp::now()) => {
+                Err(self.refused("it has changed since it was verified"))
+            }
+            _ => Ok(self.files()),
+        }
+    }
+
     /// What a clone of it is made of.
     pub(super) fn made(&self, here: &Here) -> Result<Made, Problem> {
-        if !self.about.rootfs.as_ref().is_none_or(|path| path.exists()) {
-            let cause = format!(
-                "the template {} that {} was made with is not on this host any more",
-                self.about.template, self.about.id
-            );
-            return Err(Problem::new(Code::Conflict, cause)
-                .with_remedy("make a sandbox of the present template"));
-        }
         let mut env = self.about.env.clone();
         env.extend(here.request.env.clone());
         Ok(Made {
@@ -197,8 +255,66 @@ impl Kept {
         }
     }
 
-    /// Refuses one that another VMM made.
-    pub(super) fn check(&self, vmm: &str) -> Result<(), Problem> {
+    /// Verifies all that it is made of; reads what was not verified since the host's boot, which takes about a second for each
+    /// GiB. Refuses one that another VMM made.
+    pub(super) fn verified(
+        mut self,
+        signing: &Signing,
+        vmm: &str,
+        cpu: &str,
+    ) -> Result<Kept, Problem> {
+        self.check(vmm)?;
+        let subject = self.about.subject(cpu);
+        let proof = signing
+            .newest(&subject)
+            .map_err(Refusal::from)
+            .and_then(|newest| {
+                let (seal, pieces) = (self.folder.join(SEAL), self.pieces());
+                signing.verify(&seal, &subject, &pieces, newest, Timestamp::now())
+            });
+        match proof {
+            Ok(proof) => self.proof = Some(proof),
+            Err(reason) => {
+                tracing::warn!(snapshot = %self.about.id, %reason, "a kept snapshot is refused");
+                return Err(self.refused(&reason.to_string()));
+            }
+        }
+        Ok(self)
+    }
+
+    fn refused(&self, reason: &str) -> Problem {
+        let cause = format!("{} is refused: {reason}", self.about.id);
+        Problem::new(Code::Conflict, cause).with_remedy("take a new snapshot")
+    }
+
+    /// All that its seal covers.
+    fn pieces(&self) -> Vec<Piece<'_>> {
+        let (file, leaves) = (self.files().memory, self.folder.join("memory.ranges"));
+        let whole = |path: &PathBuf| Content::File(path.clone());
+        let content = [
+            ("about", Some(Content::Bytes(&self.json))),
+            ("initrd", self.about.initrd.as_ref().map(whole)),
+            ("memory", Some(Content::Ranged { file, leaves })),
+            ("rootfs", self.about.rootfs.as_ref().map(whole)),
+            ("state", Some(Content::File(self.files().state))),
+            ("vmlinux", Some(whole(&self.about.kernel))),
+        ];
+        let pieces = content.into_iter().filter_map(|(name, content)| {
+            let content = content?;
+            Some(Piece { name, content })
+        });
+        pieces.collect()
+    }
+
+    fn check(&self, vmm: &str) -> Result<(), Problem> {
+        if !self.about.rootfs.as_ref().is_none_or(|path| path.exists()) {
+            let cause = format!(
+                "the template {} that {} was made with is not on this host any more",
+                self.about.template, self.about.id
+            );
+            return Err(Problem::new(Code::Conflict, cause)
+                .with_remedy("make a sandbox of the present template"));
+        }
         if self.about.vmm == vmm {
             return Ok(());
         }
@@ -253,22 +369,30 @@ impl Draft {
                 vcpus,
                 env: made.env.clone(),
             },
+            json: Vec::new(),
             folder: self.folder.clone(),
+            proof: None,
         })
     }
 
-    /// Keeps it, for good: it survives a sudden end of the host.
-    pub(super) fn keep(self, saved: &Kept) -> io::Result<Kept> {
+    /// Keeps it, for good: it is sealed, and survives a sudden end of the host. `cpu` is what the VMM that saved it gave it.
+    pub(super) fn keep(self, saved: Kept, signing: &Signing, cpu: &str) -> Result<Kept, KeepError> {
         self.files().flush()?;
+        let json = serde_json::to_vec_pretty(&saved.about).map_err(io::Error::from)?;
         let mut about = File::create(self.folder.join(ABOUT))?;
-        about.write_all(&serde_json::to_vec_pretty(&saved.about)?)?;
+        about.write_all(&json)?;
         about.sync_all()?;
+        let subject = saved.about.subject(cpu);
+        let saved = Kept { json, ..saved };
+        let seal = self.folder.join(SEAL);
+        let epoch = signing.seal(&seal, &subject, &saved.pieces(), Timestamp::now())?;
         File::open(&self.folder)?.sync_all()?;
         fs::rename(&self.folder, &self.kept)?;
         if let Some(parent) = self.kept.parent() {
             File::open(parent)?.sync_all()?;
         }
-        read(&self.kept)
+        signing.raise(&subject, epoch)?;
+        Ok(read(&self.kept)?)
     }
 }
 

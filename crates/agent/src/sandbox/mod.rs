@@ -37,6 +37,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use firelane_image::signing::Signing;
 use firelane_model::id::SandboxId;
 use firelane_wire::bus::SandboxRef;
 use firelane_wire::problem::{Code, Problem};
@@ -59,12 +60,12 @@ pub(crate) struct Sandboxes {
 }
 
 impl Sandboxes {
-    /// None yet; at most so many at once, whose snapshots are kept in this folder.
-    pub(crate) fn new(most: u32, folder: PathBuf) -> Sandboxes {
+    /// None yet; at most so many at once, whose snapshots are kept in this folder and sealed with the store's key.
+    pub(crate) fn new(most: u32, folder: PathBuf, signing: Signing) -> Sandboxes {
         Sandboxes {
             all: Mutex::default(),
             most,
-            keep: Keep::new(folder),
+            keep: Keep::new(folder, signing),
             pipes: Pipes::default(),
             making: Semaphore::new(MADE_AT_ONCE),
         }

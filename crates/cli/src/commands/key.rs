@@ -1,11 +1,13 @@
-//! `firelane key`: API keys of the service on this machine.
+//! `firelane key`: API keys of the service on this machine, and keys that sign templates and snapshots.
 
 use firelane_client::{Client, Target};
+use firelane_image::signing::{KeyInfo, write_pair};
 use firelane_model::id::KeyId;
 use firelane_wire::key::{Key, KeyLimits, NewKey, Rate, Scope};
 
 use crate::args::{KeyCommand, SocketArgs};
 use crate::failure::Failure;
+use crate::host::open_store;
 use crate::say::say;
 
 pub(super) async fn key(command: KeyCommand) -> Result<u8, Failure> {
@@ -43,7 +45,23 @@ pub(super) async fn key(command: KeyCommand) -> Result<u8, Failure> {
                 eprintln!("firelane: this is the only time that the token is shown");
             }
         }
-        KeyCommand::List { json, socket } => list(&client(&socket).keys().await?, json)?,
+        KeyCommand::List {
+            signing: true,
+            json,
+            ..
+        } => list_signing(&open_store()?.signing().keys().list()?, json)?,
+        KeyCommand::List { json, socket, .. } => list(&client(&socket).keys().await?, json)?,
+        KeyCommand::Generate { out, .. } => {
+            let id = match out {
+                Some(folder) => write_pair(&folder)?,
+                None => open_store()?.signing().keys().host_id()?,
+            };
+            say(format_args!("{id}"))?;
+        }
+        KeyCommand::Trust { file } => {
+            let id = open_store()?.signing().keys().trust(&file)?;
+            say(format_args!("{id}"))?;
+        }
         KeyCommand::Revoke { key, socket } => {
             let id: KeyId = key
                 .parse()
@@ -69,6 +87,22 @@ fn list(keys: &[Key], json: bool) -> Result<(), Failure> {
         say(format_args!(
             "{id}  {name}  tenant {tenant}  {}  {state}",
             scopes.join(",")
+        ))?;
+    }
+    Ok(())
+}
+
+fn list_signing(keys: &[KeyInfo], json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string(keys).map_err(Failure::platform)?;
+        return say(format_args!("{text}"));
+    }
+    for key in keys {
+        let whose = if key.own { "own" } else { "trusted" };
+        say(format_args!(
+            "{}  {whose:<7}  {}",
+            key.id,
+            key.path.display()
         ))?;
     }
     Ok(())

@@ -36,7 +36,17 @@ pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
             ))?;
         }
         TemplateCommand::List { json } => list(&store.list()?, json)?,
-        TemplateCommand::Show { template, json } => show(&store.get(&template)?, json)?,
+        TemplateCommand::Show { template, json } => {
+            show(&store.get(&template)?, json)?;
+            for kept in store.quarantined()? {
+                eprintln!(
+                    "firelane: in quarantine since it was refused, {} MiB in {}: {}",
+                    kept.size_bytes >> 20,
+                    kept.folder.display(),
+                    kept.reason
+                );
+            }
+        }
         TemplateCommand::Rm { template } => {
             let freed = store.remove(&template)?;
             eprintln!("removed {template}, {} MiB freed", freed >> 20);
@@ -98,12 +108,12 @@ fn show(template: &Template, json: bool) -> Result<(), Failure> {
     say(format_args!("memory       {} MiB", manifest.memory_mib))?;
     say(format_args!(
         "rootfs       {} ({} MiB)",
-        template.rootfs().display(),
+        template.location(&manifest.rootfs).display(),
         manifest.rootfs.size >> 20
     ))?;
     say(format_args!(
         "kernel       {} ({})",
-        template.vmlinux().display(),
+        template.location(&manifest.kernel.vmlinux).display(),
         manifest.kernel.version
     ))?;
     say(format_args!(

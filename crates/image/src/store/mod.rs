@@ -5,7 +5,10 @@
 //! templates/<name>.json    manifests
 //! kernels/<source>.json    the kernels that templates share; of the small one, the name has its recipe
 //! initrds/<blake3>.cpio    runner + modules, joined on first use; a cache
-//! snapshots/<key>/         memory and state of a warmed guest; made on first use, a cache
+//! snapshots/<key>/         memory and state of a warmed guest, and their seal; made on first use, a cache
+//! seals/<blake3>           seals of the manifests with that content
+//! signing/                 keys, and what was seen and verified: the `signing` module
+//! quarantine/              snapshots that were refused
 //! cache/                   downloads, kept between builds
 //! locks/                   lock files
 //! staging/                 half-made things, swept
@@ -16,13 +19,17 @@
 mod blobs;
 pub(crate) mod lock;
 pub(crate) mod manifest;
+mod quarantine;
 mod snapshots;
 pub(crate) mod staging;
+mod template;
 mod templates;
 #[cfg(test)]
 mod tests;
 
 pub use blobs::Verification;
+pub use quarantine::Quarantined;
 pub use snapshots::{Found, Snapshot, SnapshotDraft, SnapshotOrigin};
+pub use template::Template;
 pub(crate) use templates::KernelFiles;
-pub use templates::{Store, StoreError, Template};
+pub use templates::{Store, StoreError};

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,13 +14,14 @@ use super::blobs::{Blobs, Verification};
 use super::lock::Lock;
 use super::manifest::{Blob, Kernel, Manifest, SCHEMA};
 use super::staging::{Staging, sweep};
-use crate::digest::{blake3_bytes, blake3_file};
+use super::template::Template;
+use crate::digest::blake3_bytes;
 use crate::file::{FileError, at, make_folder, put, read, sync};
-use crate::initrd;
 use crate::kernel::KernelSource;
+use crate::signing::{Content, Kind, Piece, Refusal, SealError, Signing, Subject, remove_seal};
 
 /// Initrds kept for other runners or kernels than the newest; each has the size of the runner plus a few MiB.
-const INITRDS_KEPT: usize = 8;
+pub(super) const INITRDS_KEPT: usize = 8;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,26 @@ pub enum StoreError {
         /// What was found.
         state: Verification,
     },
+    /// What is in the store is not used.
+    #[error("{subject} is refused")]
+    Refused {
+        /// What is refused.
+        subject: String,
+        /// The template that has to be built again.
+        template: String,
+        /// Why.
+        #[source]
+        reason: Box<Refusal>,
+    },
+    /// What was made could not be sealed.
+    #[error("cannot seal {subject}")]
+    Seal {
+        /// What was made.
+        subject: String,
+        /// Why.
+        #[source]
+        source: Box<SealError>,
+    },
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
@@ -95,9 +117,10 @@ impl StoreError {
                     "build it again: firelane template build {name} --refresh"
                 ))
             }
-            Self::Corrupt { name, .. } => Some(format!(
+            Self::Corrupt { name, .. } | Self::Refused { template: name, .. } => Some(format!(
                 "build it again: firelane template build {name} --refresh"
             )),
+            Self::Seal { source, .. } => source.remedy(),
             Self::Busy { .. } => Some("wait for the build to end".to_owned()),
             Self::File(FileError { source, path, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>
@@ -115,8 +138,9 @@ impl StoreError {
 /// A folder of templates.
 #[derive(Debug, Clone)]
 pub struct Store {
-    root: PathBuf,
-    blobs: Blobs,
+    pub(super) root: PathBuf,
+    pub(super) blobs: Blobs,
+    pub(super) signing: Signing,
 }
 
 impl Store {
@@ -153,6 +177,7 @@ impl Store {
             "initrds",
             "cache",
             "snapshots",
+            "seals",
             "locks",
             "staging",
         ] {
@@ -167,6 +192,7 @@ impl Store {
         let root = root.canonicalize().map_err(at("resolve", root))?;
         let store = Self {
             blobs: Blobs::new(root.join("blobs")),
+            signing: Signing::open(&root.join("signing"))?,
             root,
         };
         sweep(&store.root.join("staging"))?;
@@ -178,7 +204,12 @@ impl Store {
         &self.root
     }
 
-    /// The template of that name.
+    /// What this store signs and verifies with.
+    pub fn signing(&self) -> &Signing {
+        &self.signing
+    }
+
+    /// The template of that name, as its manifest describes it; [`Template::verified`] is what may be booted.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] names the templates that exist; [`StoreError::Corrupt`] when a blob is missing or has another size
@@ -192,7 +223,7 @@ impl Store {
                 known: self.names()?,
             });
         }
-        let template = self.template(read_manifest(&path)?);
+        let template = self.read_template(name)?;
         for blob in template.manifest.blobs() {
             if !self.blobs.has(blob) {
                 let state = if self.blobs.path(blob).exists() {
@@ -217,7 +248,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Template>, StoreError> {
         self.names()?
             .iter()
-            .map(|name| Ok(self.template(read_manifest(&self.manifest_path(name))?)))
+            .map(|name| self.read_template(name))
             .collect()
     }
 
@@ -292,14 +323,29 @@ impl Store {
         Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
     }
 
-    /// The kernel from that source which templates share, if its blobs are there.
+    /// The kernel from that source which templates share, if it is there and verifies. One that is refused is told in the log.
     pub(crate) fn kernel(&self, source: KernelSource) -> Result<Option<Kernel>, StoreError> {
-        let path = self.kernel_path(&source.key());
+        let (key, path) = (source.key(), self.kernel_path(&source.key()));
+        let subject = kernel_subject(&key);
+        let newest = self.signing.epochs.newest(subject.kind, &key)?;
         if !path.exists() {
             return Ok(None);
         }
-        let kernel: Kernel = parse(&path)?;
-        Ok((self.blobs.has(&kernel.vmlinux) && self.blobs.has(&kernel.modules)).then_some(kernel))
+        let json = read(&path)?;
+        let kernel: Kernel = parse_bytes(&path, &json)?;
+        let files = self.kernel_files(&kernel);
+        let pieces = pieces(&json, &files);
+        let seal = self.seal_path(&json);
+        let verified = self
+            .signing
+            .verify(&seal, &subject, &pieces, newest, Timestamp::now());
+        match verified {
+            Ok(_) => Ok(Some(kernel)),
+            Err(reason) => {
+                tracing::warn!(kernel = key, %reason, "the kernel of the store is refused, and is made again");
+                Ok(None)
+            }
+        }
     }
 
     /// Held while the kernel from that source is being made: a build waits for no compilation whose result it does not use.
@@ -328,7 +374,9 @@ impl Store {
             modules: self.blobs.add(files.modules)?,
         };
         let key = source.key();
-        self.publish(&self.kernel_path(&key), &kernel)?;
+        let subject = kernel_subject(&key);
+        let files = self.kernel_files(&kernel);
+        self.publish(&self.kernel_path(&key), &kernel, &subject, &files)?;
         for other in self.kernel_keys()? {
             // Those of Debian's kernel begin like those of the small one.
             if source == KernelSource::Small && other.starts_with(&source.prefix()) && other != key
@@ -348,8 +396,17 @@ impl Store {
     ) -> Result<Template, StoreError> {
         let _shared = self.shared()?;
         let manifest = describe(self.blobs.add(rootfs)?);
-        self.publish(&self.manifest_path(&manifest.name), &manifest)?;
-        Ok(self.template(manifest))
+        let subject = template_subject(&manifest.name);
+        let path = self.manifest_path(&manifest.name);
+        let files = self.template_files(&manifest);
+        let (json, newest) = self.publish(&path, &manifest, &subject, &files)?;
+        Ok(Template {
+            store: self.clone(),
+            name: manifest.name.clone(),
+            manifest,
+            json,
+            newest,
+        })
     }
 
     /// Frees what a replaced manifest left behind, unless somebody is adding something right now.
@@ -377,11 +434,12 @@ impl Store {
                 used.extend([kernel.vmlinux.hash, kernel.modules.hash]);
             }
         }
+        self.free_seals()?;
         let freed = self.blobs.keep_only(&used)? + self.keep_snapshots_of(&self.list()?)?;
         Ok(freed + self.trim_initrds(if used.is_empty() { 0 } else { INITRDS_KEPT })?)
     }
 
-    fn trim_initrds(&self, keep: usize) -> Result<u64, StoreError> {
+    pub(super) fn trim_initrds(&self, keep: usize) -> Result<u64, StoreError> {
         let folder = self.root.join("initrds");
         let mut files = Vec::new();
         for entry in fs::read_dir(&folder).map_err(at("list", &folder))? {
@@ -405,11 +463,39 @@ impl Store {
         Ok(freed)
     }
 
-    fn template(&self, manifest: Manifest) -> Template {
-        Template {
-            store: self.clone(),
-            manifest,
+    /// Removes the seals of manifests that are gone.
+    fn free_seals(&self) -> Result<(), StoreError> {
+        let mut used = BTreeSet::new();
+        let templates = self.names()?.into_iter();
+        let kernels = self.kernel_keys()?.into_iter();
+        let paths = templates
+            .map(|name| self.manifest_path(&name))
+            .chain(kernels.map(|key| self.kernel_path(&key)));
+        for path in paths {
+            used.insert(self.seal_path(&read(&path)?));
         }
+        let folder = self.root.join("seals");
+        for entry in fs::read_dir(&folder).map_err(at("list", &folder))? {
+            let path = entry.map_err(at("list", &folder))?.path();
+            if path.extension().is_none() && !used.contains(&path) {
+                remove_seal(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_template(&self, name: &str) -> Result<Template, StoreError> {
+        // Before the manifest: one that replaces it meanwhile makes it no older than it was.
+        let newest = self.signing.epochs.newest(Kind::Template, name)?;
+        let path = self.manifest_path(name);
+        let json = read(&path)?;
+        Ok(Template {
+            store: self.clone(),
+            name: name.to_owned(),
+            manifest: read_manifest(&path, &json)?,
+            json,
+            newest,
+        })
     }
 
     fn names(&self) -> Result<Vec<String>, StoreError> {
@@ -437,15 +523,51 @@ impl Store {
         Ok(names)
     }
 
-    pub(super) fn publish(&self, path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-        let mut json =
-            serde_json::to_vec_pretty(value).expect("strings and numbers always serialise");
-        json.push(b'\n');
-        Ok(self.place(path, &json, 0o644)?)
+    /// Puts a manifest into place, sealed together with the files that it describes. Returns its bytes and its epoch.
+    fn publish(
+        &self,
+        path: &Path,
+        value: &impl Serialize,
+        subject: &Subject,
+        files: &[NamedFile],
+    ) -> Result<(Vec<u8>, u64), StoreError> {
+        let json = to_json(value);
+        let seal = self.seal_path(&json);
+        let sealed = self
+            .signing
+            .seal(&seal, subject, &pieces(&json, files), Timestamp::now());
+        let epoch = sealed.map_err(|source| StoreError::Seal {
+            subject: format!("{} {:?}", subject.kind.name(), subject.name),
+            source: Box::new(source),
+        })?;
+        self.place(path, &json, 0o644)?;
+        self.signing.raise(subject, epoch)?;
+        Ok((json, epoch))
+    }
+
+    pub(super) fn template_files(&self, manifest: &Manifest) -> [NamedFile; 3] {
+        let kernel = &manifest.kernel;
+        [
+            ("modules", self.blobs.path(&kernel.modules)),
+            ("rootfs", self.blobs.path(&manifest.rootfs)),
+            ("vmlinux", self.blobs.path(&kernel.vmlinux)),
+        ]
+    }
+
+    fn kernel_files(&self, kernel: &Kernel) -> [NamedFile; 2] {
+        [
+            ("modules", self.blobs.path(&kernel.modules)),
+            ("vmlinux", self.blobs.path(&kernel.vmlinux)),
+        ]
+    }
+
+    /// Where the seal of a manifest with these bytes is.
+    pub(super) fn seal_path(&self, json: &[u8]) -> PathBuf {
+        self.root.join("seals").join(blake3_bytes(json))
     }
 
     /// Writes a file beside the store's others in one step.
-    fn place(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    pub(super) fn place(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
         let staging = Staging::create(&self.root.join("staging"))?;
         let draft = staging.path().join("draft");
         put(&draft, content, mode)?;
@@ -492,58 +614,35 @@ pub(crate) struct KernelFiles<'a> {
     pub(crate) modules: &'a Path,
 }
 
-/// A template in a store, ready to be booted.
-#[derive(Debug, Clone)]
-pub struct Template {
-    store: Store,
-    manifest: Manifest,
+/// A file that is sealed, by its name in the seal.
+pub(super) type NamedFile = (&'static str, PathBuf);
+
+/// All that a seal covers: the manifest and the files that it describes.
+pub(super) fn pieces<'a>(json: &'a [u8], files: &[NamedFile]) -> Vec<Piece<'a>> {
+    let manifest = Piece {
+        name: "manifest",
+        content: Content::Bytes(json),
+    };
+    let files = files.iter().map(|(name, path)| Piece {
+        name,
+        content: Content::File(path.clone()),
+    });
+    std::iter::once(manifest).chain(files).collect()
 }
 
-impl Template {
-    /// What is recorded about it.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+pub(super) fn template_subject(name: &str) -> Subject {
+    Subject {
+        kind: Kind::Template,
+        name: name.to_owned(),
+        origin: None,
     }
+}
 
-    /// The root file system: an uncompressed, read-only erofs image.
-    pub fn rootfs(&self) -> PathBuf {
-        self.store.blobs.path(&self.manifest.rootfs)
-    }
-
-    /// The kernel: an uncompressed ELF file with a PVH entry.
-    pub fn vmlinux(&self) -> PathBuf {
-        self.store.blobs.path(&self.manifest.kernel.vmlinux)
-    }
-
-    /// The kernel modules as a cpio archive.
-    pub fn modules(&self) -> PathBuf {
-        self.store.blobs.path(&self.manifest.kernel.modules)
-    }
-
-    /// An initrd with the program at `runner` as `/init` and this template's modules: made on first use, then kept,
-    /// named by the hashes of both. Its layout is described in the `initrd` module.
-    ///
-    /// # Errors
-    /// [`StoreError::File`] when the runner cannot be read or the store not written.
-    pub fn initrd(&self, runner: &Path) -> Result<PathBuf, StoreError> {
-        let (runner_hash, _) = blake3_file(runner).map_err(at("read", runner))?;
-        let key = format!(
-            "{} {runner_hash} {}",
-            initrd::LAYOUT,
-            self.manifest.kernel.modules.hash
-        );
-        let path = self
-            .store
-            .root
-            .join("initrds")
-            .join(format!("{}.cpio", blake3_bytes(key.as_bytes())));
-        if !path.exists() {
-            let initrd = initrd::assemble(&read(runner)?, &read(&self.modules())?)
-                .map_err(at("pack", runner))?;
-            self.store.place(&path, &initrd, 0o444)?;
-            self.store.trim_initrds(INITRDS_KEPT)?;
-        }
-        Ok(path)
+fn kernel_subject(key: &str) -> Subject {
+    Subject {
+        kind: Kind::Kernel,
+        name: key.to_owned(),
+        origin: None,
     }
 }
 
@@ -569,24 +668,35 @@ fn check_name(name: &str) -> Result<(), StoreError> {
     }
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, StoreError> {
+fn read_manifest(path: &Path, json: &[u8]) -> Result<Manifest, StoreError> {
     #[derive(serde::Deserialize)]
     struct Head {
         schema: u32,
     }
-    let head: Head = parse(path)?;
+    let head: Head = parse_bytes(path, json)?;
     if head.schema != SCHEMA {
         return Err(StoreError::Schema {
             path: path.to_owned(),
             schema: head.schema,
         });
     }
-    parse(path)
+    parse_bytes(path, json)
 }
 
-pub(super) fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
-    serde_json::from_slice(&read(path)?).map_err(|source| StoreError::BadManifest {
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
+    parse_bytes(path, &read(path)?)
+}
+
+pub(super) fn parse_bytes<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(json).map_err(|source| StoreError::BadManifest {
         path: path.to_owned(),
         source,
     })
+}
+
+/// A manifest as it is stored.
+pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    let mut json = serde_json::to_vec_pretty(value).expect("strings and numbers always serialise");
+    json.push(b'\n');
+    json
 }

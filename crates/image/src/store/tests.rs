@@ -79,6 +79,7 @@ fn a_template_reads_back_as_it_was_added() {
     let added = add(&store, "one", "files");
     let found = store.get("one").unwrap();
     assert_eq!(found.manifest(), added.manifest());
+    let found = found.verified().unwrap();
     assert_eq!(fs::read_to_string(found.rootfs()).unwrap(), "files");
     assert_eq!(fs::read_to_string(found.vmlinux()).unwrap(), "kernel");
     assert_eq!(fs::read_to_string(found.modules()).unwrap(), "modules");
@@ -222,7 +223,7 @@ fn a_changed_or_missing_blob_is_found() {
     fn check(change: impl Fn(&Path), at_get: bool, expected: &Verification) {
         let (_root, store) = store();
         let template = add(&store, "one", "files");
-        change(&template.rootfs());
+        change(&template.location(&template.manifest().rootfs));
         assert_eq!(store.get("one").is_err(), at_get);
         let Err(StoreError::Corrupt { state, hash, .. }) = store.verify(&template) else {
             panic!("not found")
@@ -273,7 +274,7 @@ fn manifests_of_another_schema_or_with_unknown_fields_are_refused() {
 #[test]
 fn the_initrd_is_made_once_for_each_runner() {
     let (_root, store) = store();
-    let template = add(&store, "one", "x");
+    let mut template = add(&store, "one", "x").verified().unwrap();
     let runner = store.root().join("runner");
     fs::write(&runner, "one").unwrap();
     let first = template.initrd(&runner).unwrap();
@@ -282,6 +283,11 @@ fn the_initrd_is_made_once_for_each_runner() {
     assert!(bytes.starts_with(b"070701"));
     assert!(bytes.ends_with(b"modules"));
     assert_eq!((bytes.len() - "modules".len()) % 512, 0);
+    // One that somebody has changed is made again.
+    fs::remove_file(&first).unwrap();
+    fs::write(&first, "other").unwrap();
+    assert_eq!(template.initrd(&runner).unwrap(), first);
+    assert_eq!(fs::read(&first).unwrap(), bytes);
     fs::write(&runner, "two").unwrap();
     assert_ne!(template.initrd(&runner).unwrap(), first);
     assert_eq!(files(&store.root().join("initrds")), 2);
@@ -298,4 +304,140 @@ fn opening_sweeps_what_a_killed_build_left() {
     Store::open(root.path()).unwrap();
     assert!(!stale.exists());
     assert!(live.path().exists());
+}
+
+/// Refusals of a template, by what was done to the store.
+#[test]
+fn a_template_that_is_not_as_it_was_sealed_is_refused() {
+    fn check(change: impl FnOnce(&Store, &Path), expected: &str) {
+        let (_root, store) = store();
+        let template = add(&store, "one", "files");
+        add(&store, "other", "more files");
+        let rootfs = template.location(&template.manifest().rootfs);
+        template.verified().unwrap();
+        change(&store, &rootfs);
+        let Err(error) = store.get("one").unwrap().verified() else {
+            panic!("it was taken: {expected}");
+        };
+        let StoreError::Refused { reason, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(reason.to_string().contains(expected), "{reason}");
+        assert!(
+            error
+                .remedy()
+                .unwrap()
+                .contains("template build one --refresh")
+        );
+    }
+    check(
+        |_, rootfs| {
+            fs::remove_file(rootfs).unwrap();
+            fs::write(rootfs, "filez").unwrap();
+        },
+        "rootfs has changed",
+    );
+    check(
+        |store, _| fs::remove_dir_all(store.root().join("seals")).unwrap(),
+        "it is not signed",
+    );
+    check(
+        |store, _| {
+            let path = store.root().join("templates/one.json");
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(
+                &path,
+                text.replace("\"memory_mib\": 256", "\"memory_mib\": 512"),
+            )
+            .unwrap();
+        },
+        "it is not signed",
+    );
+    check(
+        |store, _| {
+            fs::copy(
+                store.root().join("templates/other.json"),
+                store.root().join("templates/one.json"),
+            )
+            .unwrap();
+        },
+        "it is the seal of template other, not of template one",
+    );
+    check(
+        |store, _| fs::remove_file(store.root().join("signing/host.pub")).unwrap(),
+        "unknown key",
+    );
+}
+
+#[test]
+fn a_template_that_was_put_back_is_older_than_what_was_seen() {
+    let (_root, store) = store();
+    add(&store, "one", "with a hole");
+    let (manifest, seals) = (
+        store.root().join("templates/one.json"),
+        store.root().join("seals"),
+    );
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(&manifest, copy.path().join("manifest")).unwrap();
+    for entry in fs::read_dir(&seals).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    add(&store, "one", "mended");
+    store.get("one").unwrap().verified().unwrap();
+    for entry in fs::read_dir(copy.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), seals.join(entry.file_name())).unwrap();
+    }
+    fs::copy(copy.path().join("manifest"), &manifest).unwrap();
+    let error = store.get("one").unwrap().verified().unwrap_err();
+    let StoreError::Refused { reason, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        reason.to_string(),
+        "its epoch 1 is older than 2, which was seen before"
+    );
+}
+
+#[test]
+fn a_template_expires() {
+    let (_root, store) = store();
+    let template = add(&store, "one", "files");
+    let now = jiff::Timestamp::now();
+    let days = |days: i64| now + jiff::SignedDuration::from_hours(24 * days);
+    assert!(template.verified_at(days(364)).unwrap().is_unchanged(now));
+    assert!(!template.verified_at(now).unwrap().is_unchanged(days(366)));
+    let error = template.verified_at(days(366)).unwrap_err();
+    let StoreError::Refused { reason, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(reason.to_string().starts_with("it expired at "), "{reason}");
+}
+
+#[test]
+fn a_kernel_that_was_changed_is_not_taken_into_the_next_template() {
+    let (_root, store) = store();
+    let kernel = kernel(&store);
+    assert_eq!(
+        store.kernel(KernelSource::Debian).unwrap(),
+        Some(kernel.clone())
+    );
+    let path = store.root().join("blobs").join(&kernel.vmlinux.hash);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "Kernel").unwrap();
+    assert_eq!(store.kernel(KernelSource::Debian).unwrap(), None);
+}
+
+#[test]
+fn seals_go_with_what_they_are_of() {
+    let (_root, store) = store();
+    add(&store, "one", "x");
+    add(&store, "two", "y");
+    // Two templates and their kernel, each with a signature.
+    assert_eq!(files(&store.root().join("seals")), 6);
+    store.remove("one").unwrap();
+    assert_eq!(files(&store.root().join("seals")), 4);
+    store.remove("two").unwrap();
+    assert_eq!(files(&store.root().join("seals")), 0);
 }

@@ -29,6 +29,9 @@ pub(crate) async fn qemu() -> Subject {
     let template = Store::open(lab.home())
         .and_then(|store| store.get("base"))
         .expect("the template is built");
+    let mut template = template
+        .verified()
+        .expect("the template is as it was sealed");
     let runner = lab.bin().join("firelane-guest");
     let machine = Machine {
         id: String::new(),

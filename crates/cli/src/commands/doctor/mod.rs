@@ -35,6 +35,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
     check_kvm_device(&mut report);
     check_tools(&mut report);
     check_store(&mut report)?;
+    check_seals(&mut report)?;
     check_run_dir(&mut report);
     let possible = !report
         .checks
@@ -123,6 +124,36 @@ fn check_store(report: &mut Report) -> Result<(), Failure> {
         report.add("store", Grade::Warning, detail, Some(&remedy));
     } else {
         report.add("store", Grade::Ok, detail, None);
+    }
+    Ok(())
+}
+
+/// The keys that are believed, and what was refused.
+fn check_seals(report: &mut Report) -> Result<(), Failure> {
+    let store = open_store()?;
+    let keys = match store.signing().keys().list() {
+        Ok(keys) => keys,
+        Err(error) => {
+            let remedy = error.remedy();
+            let detail = format!("{:#}", anyhow::Error::from(error));
+            report.add("signing", Grade::Warning, detail, remedy.as_deref());
+            return Ok(());
+        }
+    };
+    let own = keys.iter().find(|key| key.own);
+    let others = keys.iter().filter(|key| !key.own).count();
+    let own = own.map_or("no key yet".to_owned(), |key| format!("key {}", key.id));
+    let detail = format!("{own}, {others} others are trusted");
+    match store.quarantined()?.pop() {
+        None => report.add("signing", Grade::Ok, detail, None),
+        Some(last) => {
+            let detail = format!("{detail}; refused: {}", last.reason);
+            let remedy = format!(
+                "find out who changed it, then remove {}",
+                last.folder.display()
+            );
+            report.add("signing", Grade::Warning, detail, Some(&remedy));
+        }
     }
     Ok(())
 }

@@ -1,0 +1,137 @@
+//! Files that were hashed since the host's boot, and what was found: while a file is the same, it is not read again.
+//!
+//! A file is the same while its device, inode, size, time of change and time of status change are, and whether fs-verity
+//! guards it. No program can set the time of status change (ctime) but by changing the clock, and nobody who is not root can
+//! do that; a change of the disk from outside needs another boot, whose id is another. See `docs/signing.md` for what is left.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+use serde::{Deserialize, Serialize};
+
+use super::epochs::trim;
+use super::key::private_folder;
+use crate::file::{FileError, at, replace};
+
+/// Files that are remembered; the one remembered longest ago is forgotten first.
+const KEPT: usize = 1024;
+/// A change within the same tick of the kernel's clock as an earlier one leaves the same times: what changed as lately as
+/// this is hashed again. The coarsest tick is 10 ms (`CONFIG_HZ_100`).
+const SETTLED: SignedDuration = SignedDuration::from_millis(40);
+
+/// What a file was when it was hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub(super) size: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+    /// Whether fs-verity guards it: then its content cannot change at all.
+    verity: bool,
+}
+
+impl Stamp {
+    /// As the path is now; links are followed, as the VMM follows them.
+    pub(crate) fn of(path: &Path) -> io::Result<Stamp> {
+        Ok(Stamp::new(&fs::metadata(path)?, is_verity(path)))
+    }
+
+    fn new(meta: &Metadata, verity: bool) -> Stamp {
+        let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Stamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.len(),
+            modified_ns: ns(meta.mtime(), meta.mtime_nsec()),
+            changed_ns: ns(meta.ctime(), meta.ctime_nsec()),
+            verity,
+        }
+    }
+
+    fn is_settled(&self, now: Timestamp) -> bool {
+        self.changed_ns + SETTLED.as_nanos() <= now.as_nanosecond()
+    }
+}
+
+/// Source: statx(2), `STATX_ATTR_VERITY`. A file system that cannot tell has none.
+fn is_verity(path: &Path) -> bool {
+    let found = statx(
+        rustix::fs::CWD,
+        path,
+        AtFlags::empty(),
+        StatxFlags::BASIC_STATS,
+    );
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::VERITY))
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    boot: String,
+    found: String,
+    stamp: Stamp,
+}
+
+/// A folder with a record for each file.
+#[derive(Debug, Clone)]
+pub(super) struct Remembered {
+    folder: PathBuf,
+    boot: String,
+}
+
+impl Remembered {
+    pub(super) fn open(folder: &Path) -> Result<Remembered, FileError> {
+        if !folder.is_dir() {
+            private_folder(folder)?;
+        }
+        // Source: Documentation/admin-guide/sysctl/kernel.rst, "random": another each time that the kernel starts.
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read_to_string(path).map_err(at("read", path))?;
+        Ok(Remembered {
+            folder: folder.to_owned(),
+            boot: boot.trim().to_owned(),
+        })
+    }
+
+    /// What was found in the file, if it is still the same. A record that cannot be read is none.
+    pub(super) fn found(&self, stamp: &Stamp) -> Option<String> {
+        let record = fs::read(self.path(stamp)).ok()?;
+        let record: Record = serde_json::from_slice(&record).ok()?;
+        (record.boot == self.boot && record.stamp == *stamp).then_some(record.found)
+    }
+
+    /// Remembers what was found in a file that was this before and after it was hashed.
+    pub(super) fn remember(
+        &self,
+        stamp: &Stamp,
+        found: &str,
+        now: Timestamp,
+    ) -> Result<(), FileError> {
+        if !stamp.is_settled(now) {
+            return Ok(());
+        }
+        let record = Record {
+            boot: self.boot.clone(),
+            found: found.to_owned(),
+            stamp: stamp.clone(),
+        };
+        let json = serde_json::to_vec(&record).expect("strings and numbers always serialise");
+        let path = self.path(stamp);
+        let is_new = !path.exists();
+        replace(&path, &json, 0o600)?;
+        if is_new {
+            trim(&self.folder, KEPT)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, stamp: &Stamp) -> PathBuf {
+        self.folder
+            .join(format!("{:x}-{:x}", stamp.device, stamp.inode))
+    }
+}
