@@ -7,12 +7,14 @@ mod modules;
 mod mounts;
 mod network;
 mod sysctl;
+mod tier;
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use firelane_guest_proto::Tier;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup::{Bounds, Cgroup};
@@ -55,6 +57,8 @@ pub(crate) enum BootError {
     Loopback(#[source] io::Error),
     #[error("cannot set up cgroups")]
     Cgroup(#[source] io::Error),
+    #[error("the host has not said which system calls programs may make")]
+    Tier(#[source] firelane_guest_proto::tier::UnknownTier),
     #[error("the guest has too little memory to run anything: {available} bytes are left")]
     NoMemory { available: u64 },
 }
@@ -63,6 +67,7 @@ pub(crate) enum BootError {
 pub(crate) struct Prepared {
     pub(crate) execs: Cgroup,
     pub(crate) zygotes: Cgroup,
+    pub(crate) tier: Tier,
     pub(crate) facts: Facts,
 }
 
@@ -91,6 +96,7 @@ impl Facts {
 /// Makes the guest usable.
 pub(crate) fn prepare() -> Result<Prepared, BootError> {
     let started_us = uptime_us();
+    let tier = tier::read()?;
     mounts::early()?;
     modules::load_all()?;
     let memory = meminfo("MemTotal")?;
@@ -129,6 +135,7 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
     Ok(Prepared {
         execs,
         zygotes,
+        tier,
         facts,
     })
 }

@@ -4,7 +4,7 @@
 //! blobs/<blake3>           root file systems, kernels, module archives; mode 0444
 //! templates/<name>.json    manifests
 //! kernels/<source>.json    the kernels that templates share; of the small one, the name has its recipe
-//! initrds/<blake3>.cpio    runner + modules, joined on first use; a cache
+//! initrds/<blake3>.cpio    runner + tier + modules, joined on first use; a cache
 //! snapshots/<key>/         memory and state of a warmed guest; made on first use, a cache
 //! cache/                   downloads, kept between builds
 //! locks/                   lock files
@@ -23,6 +23,7 @@ mod templates;
 mod tests;
 
 pub use blobs::Verification;
+pub(crate) use manifest::is_usual;
 pub use snapshots::{Found, Snapshot, SnapshotDraft, SnapshotOrigin};
 pub(crate) use templates::KernelFiles;
 pub use templates::{Store, StoreError, Template};

@@ -13,6 +13,8 @@ use super::blobs::{Blobs, Verification};
 use super::lock::Lock;
 use super::manifest::{Blob, Kernel, Manifest, SCHEMA};
 use super::staging::{Staging, sweep};
+use firelane_guest_proto::Tier;
+
 use crate::digest::{blake3_bytes, blake3_file};
 use crate::file::{FileError, at, make_folder, put, read, sync};
 use crate::initrd;
@@ -521,14 +523,22 @@ impl Template {
     }
 
     /// An initrd with the program at `runner` as `/init` and this template's modules: made on first use, then kept,
-    /// named by the hashes of both. Its layout is described in the `initrd` module.
+    /// named by the hash of all that is in it. Its layout is described in the `initrd` module.
     ///
     /// # Errors
     /// [`StoreError::File`] when the runner cannot be read or the store not written.
     pub fn initrd(&self, runner: &Path) -> Result<PathBuf, StoreError> {
+        self.initrd_of_tier(runner, self.manifest.seccomp)
+    }
+
+    /// The same, where programs may make the system calls of `tier`, and not those of the template's own.
+    ///
+    /// # Errors
+    /// As [`Template::initrd`].
+    pub fn initrd_of_tier(&self, runner: &Path, tier: Tier) -> Result<PathBuf, StoreError> {
         let (runner_hash, _) = blake3_file(runner).map_err(at("read", runner))?;
         let key = format!(
-            "{} {runner_hash} {}",
+            "{} {runner_hash} {tier} {}",
             initrd::LAYOUT,
             self.manifest.kernel.modules.hash
         );
@@ -538,7 +548,7 @@ impl Template {
             .join("initrds")
             .join(format!("{}.cpio", blake3_bytes(key.as_bytes())));
         if !path.exists() {
-            let initrd = initrd::assemble(&read(runner)?, &read(&self.modules())?)
+            let initrd = initrd::assemble(&read(runner)?, tier, &read(&self.modules())?)
                 .map_err(at("pack", runner))?;
             self.store.place(&path, &initrd, 0o444)?;
             self.store.trim_initrds(INITRDS_KEPT)?;
