@@ -89,8 +89,8 @@ impl Host {
         let program = qemu::default_program();
         sweep();
         let runner = guest_runner()?;
-        let initrd = template.initrd(&runner)?;
         let manifest = template.manifest();
+        let initrd = template.initrd_of_tier(&runner, args.seccomp.unwrap_or(manifest.seccomp))?;
         let machine = Machine {
             id: String::new(),
             kernel: template.vmlinux(),
@@ -296,7 +296,7 @@ pub(crate) async fn build_template(
 }
 
 /// The guest-runner's file: `$FIRELANE_GUEST`, else beside this program.
-fn guest_runner() -> Result<PathBuf, Failure> {
+pub(crate) fn guest_runner() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("FIRELANE_GUEST").map(PathBuf::from);
     let program = std::env::current_exe().map_err(Failure::platform)?;
     let path = named.unwrap_or_else(|| program.with_file_name("firelane-guest"));

@@ -222,6 +222,7 @@ async fn check_boot(report: &mut Report, template: &str) -> Result<(), Failure> 
     let machine = MachineArgs {
         template: template.into(),
         memory_mib: None,
+        seccomp: None,
         vcpus: 1,
         driver: DriverChoice::Auto,
         cold: true,
