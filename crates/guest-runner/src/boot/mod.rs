@@ -3,6 +3,7 @@
 //! The kernel starts us from the initrd. We load the modules of the device model, mount the
 //! template's read-only root with an overlay in memory over it, and move there.
 
+mod masks;
 mod modules;
 mod mounts;
 mod network;
@@ -103,6 +104,7 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
     mounts::enter_root(memory)?;
     mounts::late()?;
     sysctl::harden()?;
+    masks::put_on()?;
     network::loopback_up().map_err(BootError::Loopback)?;
     rustix::system::sethostname(b"firelane").map_err(|errno| BootError::File {
         action: "set",
