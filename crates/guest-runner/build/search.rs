@@ -110,14 +110,10 @@ fn halve(
         }
         return Ok(());
     }
-    // A jump on a condition reaches 255 instructions, one without reaches all.
-    program.push(Instruction {
-        jf: 1,
-        ..step(JUMP_AT_LEAST, *start)
-    });
-    let over = program.len();
-    program.push(step(JUMP, 0));
+    let at = program.len();
+    program.push(step(JUMP_AT_LEAST, *start));
     halve(low, program, open)?;
-    program[over].k = u32::try_from(program.len() - over - 1).map_err(|error| error.to_string())?;
+    program[at].jt = u8::try_from(program.len() - at - 1)
+        .map_err(|_| "a jump on a condition reaches 255 instructions only")?;
     halve(high, program, open)
 }

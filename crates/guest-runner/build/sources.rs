@@ -7,7 +7,7 @@ use std::path::Path;
 use seccompiler::{TargetArch, compile_from_json};
 use serde_json::Value;
 
-use crate::bpf::Instruction;
+use super::bpf::Instruction;
 
 /// The files that make the filter of a tier for a profile.
 pub(crate) fn files<'a>(tiers: &[&'a str], tier: &'a str, profile: &'a str) -> Vec<&'a str> {

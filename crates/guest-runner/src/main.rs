@@ -39,6 +39,7 @@ mod warm;
 mod workers;
 mod zygote;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -84,7 +85,10 @@ fn outside() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["verify", "seccomp"] => seccomp::verify(),
+        ["verify", "seccomp"] => seccomp::verify().and_then(|verdict| {
+            writeln!(io::stdout(), "{}", verdict.report)?;
+            Ok(verdict.holds)
+        }),
         [seccomp::PROBE, ref how @ ..] if how.len() <= 1 => {
             seccomp::probe(how.first().copied()).map(|()| true)
         }
@@ -114,7 +118,7 @@ enum GuestError {
     #[error("cannot listen for the host")]
     Transport(#[from] transport::TransportError),
     #[error("cannot collect children")]
-    Reap(#[source] std::io::Error),
+    Reap(#[source] io::Error),
 }
 
 fn run() -> Result<(), GuestError> {

@@ -8,6 +8,8 @@
 
 mod filter;
 mod probe;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub(crate) use filter::Filter;

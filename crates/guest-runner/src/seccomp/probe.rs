@@ -8,7 +8,7 @@
     reason = "calls that no program should make have no safe wrapper"
 )]
 
-use std::io;
+use std::io::{self, Write};
 
 use firelane_guest_proto::{Lang, Tier};
 use libc::{c_int, c_long};
@@ -135,29 +135,42 @@ fn make(number: c_long, args: [c_long; 4]) -> i32 {
 }
 
 /// Makes the calls in this process, whose filter was installed before it was executed, and prints
-/// `<name>=<errno>` for each; first what the kernel says of the process.
+/// `probe <name>=<errno>` for each; first what the kernel says of the process.
 ///
 /// With the word `x32` or `i386` it makes a call by these numbers, which a filter answers with the end of the
-/// process; it prints what it got if it lives.
+/// process; it prints what it got, under that name, if it lives.
 pub(crate) fn answer(how: Option<&str>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let mut say =
+        |name: &str, value: &dyn std::fmt::Display| writeln!(stdout, "probe {name}={value}");
     match how {
         None => {
             let status = std::fs::read_to_string("/proc/self/status")?;
-            for field in ["NoNewPrivs", "Seccomp", "Seccomp_filters"] {
-                let value = status
-                    .lines()
-                    .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-                println!("{field}={}", value.unwrap_or_default().trim());
+            for field in ["NoNewPrivs", "Seccomp"] {
+                let named = |line: &str| {
+                    Some(
+                        line.strip_prefix(field)?
+                            .strip_prefix(':')?
+                            .trim()
+                            .to_owned(),
+                    )
+                };
+                let value = status.lines().find_map(named);
+                say(
+                    field,
+                    &value.ok_or_else(|| {
+                        io::Error::other(format!("this kernel does not say {field}"))
+                    })?,
+                )?;
             }
-            for probe in &PROBES {
-                println!("{}={}", probe.name, make(probe.number, probe.args));
-            }
+            PROBES
+                .iter()
+                .try_for_each(|probe| say(probe.name, &make(probe.number, probe.args)))
         }
-        Some("x32") => println!("{}", make(libc::SYS_getpid | 0x4000_0000, [0; 4])),
-        Some("i386") => println!("{}", i386_getpid()),
-        Some(other) => return Err(io::Error::other(format!("no probe {other:?}"))),
+        Some(how @ "x32") => say(how, &make(libc::SYS_getpid | 0x4000_0000, [0; 4])),
+        Some(how @ "i386") => say(how, &i386_getpid()),
+        Some(other) => Err(io::Error::other(format!("no probe {other:?}"))),
     }
-    Ok(())
 }
 
 /// `getpid` by the old interrupt; a kernel that has none signals SIGSEGV.

@@ -18,26 +18,35 @@ use super::Filter;
 use super::filter::Profile;
 use super::probe::{Answer, PROBES};
 
+/// How the lines begin that it prints.
+const LINE: &str = "probe ";
 /// The first argument of the program that makes the calls.
 pub(crate) const PROBE: &str = "__probe";
 
-/// Prints what was found as one JSON object, and tells whether all filters hold. Its form:
-///
-/// ```text
-/// {"filters": [{"tier", "profile", "instructions", "probes": [{"name", "expected", "found", "without", "holds"}]}]}
-/// ```
-///
-/// `expected` and `found` are `allowed`, `killed`, or an error's name or number; `without` is what the kernel
-/// says where there is no filter.
-pub(crate) fn verify() -> io::Result<bool> {
-    let without = answers(&run(None, &[PROBE])?)?;
-    let mut all_hold = true;
+/// What was found, and whether all filters hold.
+pub(crate) struct Verdict {
+    /// One JSON object:
+    ///
+    /// ```text
+    /// {"filters": [{"tier", "profile", "instructions", "probes": [{"name", "expected", "found", "without", "holds"}]}]}
+    /// ```
+    ///
+    /// `expected` and `found` are `allowed`, `killed`, or an error's name or number; `without` is what the kernel
+    /// says where there is no filter.
+    pub(crate) report: String,
+    pub(crate) holds: bool,
+}
+
+/// Tries every filter.
+pub(crate) fn verify() -> io::Result<Verdict> {
+    let without = answers(&run(None, None)?)?;
+    let mut holds = true;
     let mut filters = Vec::new();
     for tier in Tier::ALL {
         for profile in Profile::ALL {
             let filter = Filter::of(tier, profile.0);
             let rows = examine(filter, tier, profile, &without)?;
-            all_hold &= rows.iter().all(Row::holds);
+            holds &= rows.iter().all(Row::holds);
             let rows: Vec<String> = rows.iter().map(Row::json).collect();
             filters.push(format!(
                 "{{\"tier\":\"{tier}\",\"profile\":\"{}\",\"instructions\":{},\"probes\":[{}]}}",
@@ -47,8 +56,8 @@ pub(crate) fn verify() -> io::Result<bool> {
             ));
         }
     }
-    println!("{{\"filters\":[{}]}}", filters.join(","));
-    Ok(all_hold)
+    let report = format!("{{\"filters\":[{}]}}", filters.join(","));
+    Ok(Verdict { report, holds })
 }
 
 /// One line of the report.
@@ -86,7 +95,7 @@ fn examine(
     profile: Profile,
     without: &BTreeMap<String, i32>,
 ) -> io::Result<Vec<Row>> {
-    let found = answers(&run(Some(filter), &[PROBE])?)?;
+    let found = answers(&run(Some(filter), None)?)?;
     let value = |answers: &BTreeMap<String, i32>, name: &str| {
         let missing = || io::Error::other(format!("there is no answer to {name}"));
         answers.get(name).copied().ok_or_else(missing)
@@ -120,17 +129,18 @@ fn examine(
         rows.push(Row {
             name: how,
             expected: "killed".into(),
-            found: end(how, &run(Some(filter), &[PROBE, how])?),
-            without: end(how, &run(None, &[PROBE, how])?),
+            found: end(how, &run(Some(filter), Some(how))?),
+            without: end(how, &run(None, Some(how))?),
         });
     }
     Ok(rows)
 }
 
-/// Runs this program behind a filter.
-fn run(filter: Option<Filter>, args: &[&str]) -> io::Result<Output> {
+/// Executes this program behind a filter, to make the calls.
+fn run(filter: Option<Filter>, how: Option<&str>) -> io::Result<Output> {
     let mut command = Command::new("/proc/self/exe");
-    command.args(args).env_clear().stdin(Stdio::null());
+    command.env_clear().stdin(Stdio::null());
+    to_probe(&mut command, how);
     if let Some(filter) = filter {
         // SAFETY: between fork and exec these are two system calls on constants.
         unsafe {
@@ -141,6 +151,19 @@ fn run(filter: Option<Filter>, args: &[&str]) -> io::Result<Output> {
         }
     }
     command.output()
+}
+
+#[cfg(not(test))]
+fn to_probe(command: &mut Command, how: Option<&str>) {
+    command.arg(PROBE).args(how);
+}
+
+/// This program is the tests then, and one of them makes the calls.
+#[cfg(test)]
+fn to_probe(command: &mut Command, how: Option<&str>) {
+    command
+        .args(["--exact", "--ignored", "--nocapture", super::tests::CALLS])
+        .env(PROBE, how.unwrap_or_default());
 }
 
 /// The lines of a probe's output.
@@ -155,6 +178,7 @@ fn answers(output: &Output) -> io::Result<BTreeMap<String, i32>> {
         )));
     }
     said.lines()
+        .filter_map(|line| line.strip_prefix(LINE))
         .map(|line| {
             let (name, value) = line.split_once('=').unwrap_or((line, ""));
             let value = value.parse().map_err(io::Error::other)?;
@@ -170,7 +194,7 @@ fn end(how: &str, output: &Output) -> String {
         // Nor is there anything that a filter would have to stop.
         Some(libc::SIGSEGV) if how == "i386" => "killed".into(),
         Some(signal) => format!("signal {signal}"),
-        None => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        None => "it lives".into(),
     }
 }
 

@@ -1,25 +1,32 @@
 //! The filters as they are built: their sources are checked, and each answers as it should on this kernel.
 
-#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
-
 #[expect(dead_code, reason = "the build uses all of it")]
-#[path = "../build/bpf.rs"]
+#[path = "../../build/bpf.rs"]
 mod bpf;
 #[expect(dead_code, reason = "the build uses all of it")]
-#[path = "../build/sources.rs"]
+#[path = "../../build/sources.rs"]
 mod sources;
-
-use std::process::Command;
 
 use serde_json::Value;
 
+use super::{PROBE, probe, verify};
+
+/// The name of [`make_the_calls`].
+pub(super) const CALLS: &str = "seccomp::tests::make_the_calls";
+
+#[test]
+#[ignore = "the other tests execute it behind each filter"]
+fn make_the_calls() {
+    let how = std::env::var(PROBE).unwrap();
+    // With one thread the test's name is on the line already.
+    println!();
+    probe(Some(how.as_str()).filter(|how| !how.is_empty())).unwrap();
+}
+
 fn found() -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_firelane-guest"))
-        .args(["verify", "seccomp"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    let verdict = verify().unwrap();
+    assert!(verdict.holds, "{}", verdict.report);
+    serde_json::from_str(&verdict.report).unwrap()
 }
 
 #[test]
