@@ -51,17 +51,17 @@ const FOLDER: &str = "/run/firelane-masked.d";
 
 /// Masks what is there; what this kernel does not have needs no mask.
 pub(crate) fn put_on() -> Result<(), BootError> {
-    let fail = |path: &'static str| {
+    let fail = |path: &'static str, action: &'static str| {
         move |source| BootError::File {
-            action: "make",
+            action,
             path: path.into(),
             source,
         }
     };
-    fs::write(FILE, "").map_err(fail(FILE))?;
-    fs::create_dir(FOLDER).map_err(fail(FOLDER))?;
+    fs::write(FILE, "").map_err(fail(FILE, "make"))?;
+    fs::create_dir(FOLDER).map_err(fail(FOLDER, "make"))?;
     for path in [FILE, FOLDER] {
-        fs::set_permissions(path, Permissions::from_mode(0o000)).map_err(fail(path))?;
+        fs::set_permissions(path, Permissions::from_mode(0o000)).map_err(fail(path, "close"))?;
     }
     let files = FILES.into_iter().map(|target| (FILE, target));
     let folders = FOLDERS.into_iter().map(|target| (FOLDER, target));
@@ -74,5 +74,7 @@ pub(crate) fn put_on() -> Result<(), BootError> {
             source: errno.into(),
         })?;
     }
-    Ok(())
+    // The masks stay, and their names are in nobody's way.
+    fs::remove_file(FILE).map_err(fail(FILE, "remove"))?;
+    fs::remove_dir(FOLDER).map_err(fail(FOLDER, "remove"))
 }
