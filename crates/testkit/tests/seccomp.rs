@@ -90,6 +90,47 @@ fn the_essential_tier_computes_and_starts_nothing() {
     assert_ne!(report["exit_code"], 0, "{report}");
 }
 
+#[test]
+fn every_language_runs_in_the_tiers_below_the_usual_one() {
+    let programs = [
+        ("python", "import json; print(json.dumps({'a': 6 * 7}))"),
+        ("bash", "printf '{\"a\": %d}\\n' $((6 * 7))"),
+        (
+            "node",
+            "Promise.resolve(42).then(a => setTimeout(() => console.log(`{\"a\": ${a}}`), 1))",
+        ),
+        ("ruby", "Thread.new { puts %({\"a\": #{6 * 7}}) }.join"),
+        (
+            "rust",
+            "fn main() { std::thread::spawn(|| println!(\"{{\\\"a\\\": {}}}\", 6 * 7)).join().unwrap() }",
+        ),
+    ];
+    let lab = Lab::new();
+    for tier in ["essential", "minimal"] {
+        for (lang, code) in programs {
+            let args = [
+                "run",
+                "--timeout",
+                "120",
+                "--seccomp",
+                tier,
+                "--lang",
+                lang,
+                "-c",
+                code,
+            ];
+            let ended = lab.firelane(&args);
+            assert_eq!(
+                (ended.code, ended.stdout.as_str()),
+                (0, "{\"a\": 42}\n"),
+                "{tier}: {ended:?}"
+            );
+            assert_eq!(ended.stderr, "", "{tier}: {ended:?}");
+        }
+    }
+    lab.assert_empty();
+}
+
 /// Each language's own program, and one that it starts.
 #[test]
 fn every_language_is_behind_its_filter() {
