@@ -1,7 +1,8 @@
-//! `cargo xtask build`: firelane, and the guest-runner beside it.
+//! `cargo xtask build`: firelane, and what boots in microVMs beside it: the guest-runner and the bare guest.
 //!
 //! The guest-runner is PID 1 of a guest that has no libc of ours: it is linked statically, against
-//! musl if the toolchain has that target, else against glibc, and refused if it is not static.
+//! musl if the toolchain has that target, else against glibc, and refused if it is not static. The bare
+//! guest has no libc at all and is linked by a script of its own, for the target that every toolchain has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use crate::workspace::{Workspace, cargo};
 
 /// The guest-runner's file name.
 pub(crate) const GUEST: &str = "firelane-guest";
+/// The bare guest's.
+pub(crate) const BARE: &str = "firelane-bare";
 /// Targets the guest-runner can be linked for, the smaller result first.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"];
 
@@ -27,7 +30,7 @@ pub(crate) enum Profile {
     Debug,
 }
 
-/// Builds both and says where they are.
+/// Builds all and says where they are.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     let mut command = cargo();
     command.args(["build", "--package", "firelane-cli"]);
@@ -36,15 +39,18 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
     }
     run(&mut command)?;
     let guest = build_guest(workspace)?;
-    // Tests may run either, so the guest-runner goes beside both.
+    let bare = build_bare(workspace)?;
+    // Tests may run either, so the guests go beside both.
     for folder in [workspace.bin("release"), workspace.bin("debug")] {
         place(&guest, &folder.join(GUEST))?;
+        place(&bare, &folder.join(BARE))?;
     }
     let folder = workspace.bin(match profile {
         Profile::Release => "release",
         Profile::Debug => "debug",
     });
-    for program in [folder.join("firelane"), folder.join(GUEST)] {
+    for program in ["firelane", GUEST, BARE] {
+        let program = folder.join(program);
         println!("{}  {}", workspace.shown(&program), size(&program)?);
     }
     Ok(())
@@ -58,20 +64,40 @@ fn build_guest(workspace: &Workspace) -> Result<PathBuf> {
             TARGETS.join(" or ")
         );
     };
+    let flags = "-C target-feature=+crt-static";
+    link(workspace, target, flags, &["firelane-guest-runner"], GUEST)
+}
+
+/// Builds the bare guest, at the addresses that its script says.
+fn build_bare(workspace: &Workspace) -> Result<PathBuf> {
+    let flags =
+        "-C relocation-model=static -C target-feature=+crt-static -C force-unwind-tables=no";
+    let package = ["firelane-bare-guest", "--features", "machine"];
+    link(workspace, TARGETS[1], flags, &package, BARE)
+}
+
+/// Builds a program of a package for a target; its path, once it is known to need no other file.
+fn link(
+    workspace: &Workspace,
+    target: &str,
+    flags: &str,
+    package: &[&str],
+    program: &str,
+) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--profile", "guest", "--target", target]);
-    command.args(["--package", "firelane-guest-runner"]);
+    command.arg("--package").args(package);
     // For this target only: build scripts and macros of the same build stay as they are.
-    let flags = format!(
+    let variable = format!(
         "CARGO_TARGET_{}_RUSTFLAGS",
         target.to_uppercase().replace('-', "_")
     );
-    command.env(flags, "-C target-feature=+crt-static");
+    command.env(variable, flags);
     // These would take the place of ours.
     command.env_remove("RUSTFLAGS");
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(&mut command)?;
-    let built = workspace.target.join(target).join("guest").join(GUEST);
+    let built = workspace.target.join(target).join("guest").join(program);
     let file = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     let linked =
         elf::is_static(&file).with_context(|| format!("cannot check {}", built.display()))?;

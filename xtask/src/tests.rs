@@ -57,9 +57,38 @@ pub(crate) fn run_all(workspace: &Workspace, args: &[&str]) -> Result<()> {
         );
         run(environment.set(&mut cargo_test(args)))
     };
+    let tested = tested.and_then(|()| real_firecracker(&environment, args));
     // Empty unless a test left something: then it stays for whoever looks into that.
     let _ = fs::remove_dir(&environment.run_dir);
     tested
+}
+
+/// The conformance suite on a real Firecracker, where one is named.
+fn real_firecracker(environment: &Environment, args: &[&str]) -> Result<()> {
+    const NAMES: [&str; 2] = ["FIRELANE_FIRECRACKER", "FIRELANE_JAILER"];
+    if !args.is_empty() {
+        return Ok(());
+    }
+    let missing = NAMES
+        .into_iter()
+        .find(|name| std::env::var_os(name).is_none());
+    if let Some(name) = missing {
+        println!(
+            "SKIP conformance::real_firecracker_in_our_jail, conformance::real_firecracker_in_its_jailer: {name} names no program"
+        );
+        return Ok(());
+    }
+    heading("conformance on a real Firecracker");
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--package",
+        "firelane-testkit",
+        "--test",
+        "conformance",
+    ]);
+    command.args(["--", "--ignored", CARGO_TEST_THREADS]);
+    run(environment.set(&mut command))
 }
 
 fn cargo_test(args: &[&str]) -> Command {

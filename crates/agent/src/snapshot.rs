@@ -68,7 +68,7 @@ pub fn origin(driver: &dyn Driver, template: &Template, machine: &Machine) -> Sn
     SnapshotOrigin {
         template: template.manifest().name.clone(),
         template_id: template.manifest().id.clone(),
-        initrd: file_name(&machine.initrd),
+        initrd: machine.initrd.as_deref().map(file_name).unwrap_or_default(),
         vmm: driver.identity(machine).vmm,
         memory_mib: machine.memory_mib,
         vcpus: machine.vcpus,

@@ -141,8 +141,8 @@ impl Workshop {
         Ok(Machine {
             id: String::new(),
             kernel: template.vmlinux(),
-            initrd: template.initrd(&self.guest_runner)?,
-            rootfs: template.rootfs(),
+            initrd: Some(template.initrd(&self.guest_runner)?),
+            rootfs: Some(template.rootfs()),
             memory_mib: template.manifest().memory_mib,
             vcpus: 1,
             boot_timeout: BOOT_TIMEOUT,

@@ -94,8 +94,8 @@ impl Host {
         let machine = Machine {
             id: String::new(),
             kernel: template.vmlinux(),
-            initrd,
-            rootfs: template.rootfs(),
+            initrd: Some(initrd),
+            rootfs: Some(template.rootfs()),
             memory_mib: args.memory_mib.unwrap_or(manifest.memory_mib),
             vcpus: args.vcpus,
             boot_timeout: BOOT_TIMEOUT,

@@ -40,6 +40,26 @@ impl ProcessId {
     /// # Errors
     /// If the kernel refuses.
     pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Has all its threads stand still, if it still runs, until [`ProcessId::go_on`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn stop(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Has its threads go on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn go_on(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
             return Ok(());
         };
@@ -50,7 +70,7 @@ impl ProcessId {
         if !self.lives() {
             return Ok(());
         }
-        match pidfd_send_signal(pidfd, Signal::KILL) {
+        match pidfd_send_signal(pidfd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

@@ -7,6 +7,7 @@
 //! `FIRELANE_HOME`, or the one that `make test` fills.
 
 mod command;
+pub mod conformance;
 mod lab;
 
 pub use command::{Ended, Running};

@@ -1,8 +1,7 @@
-//! The driver trait, on the real QEMU: boot, pause, resume, snapshot, restore, destroy.
+//! QEMU with Linux, beyond the conformance suite: the guest's clock while it is paused, and a warmed guest.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use std::fs;
 use std::time::Duration;
 
 use firelane_guest_proto::message::{
@@ -12,9 +11,7 @@ use firelane_guest_proto::{Lang, ORIGINAL_PORT, SESSION_PORT};
 use firelane_image::Store;
 use firelane_testkit::Lab;
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{
-    Acceleration, BootError, Driver, Machine, MicroVm, SnapshotError, SnapshotFiles,
-};
+use firelane_vmm::driver::{Acceleration, Driver, Machine, MicroVm};
 use firelane_vmm::qemu::{Qemu, default_program};
 use firelane_vmm::session::{Event, Session, SessionError};
 use firelane_vmm::timeline::{Phase, Timeline};
@@ -38,8 +35,8 @@ fn machine(lab: &Lab, id: &str) -> Machine {
     Machine {
         id: id.into(),
         kernel: template.vmlinux(),
-        initrd: template.initrd(&lab.bin().join("firelane-guest")).unwrap(),
-        rootfs: template.rootfs(),
+        initrd: Some(template.initrd(&lab.bin().join("firelane-guest")).unwrap()),
+        rootfs: Some(template.rootfs()),
         memory_mib: 256,
         vcpus: 1,
         boot_timeout: Duration::from_secs(120),
@@ -132,95 +129,6 @@ async fn a_paused_microvm_stands_still_and_goes_on_where_it_was() {
     );
     vm.destroy().await.unwrap();
     lab.assert_empty();
-}
-
-/// A snapshot of a booted guest, in which a file was written.
-async fn snapshot(lab: &Lab, driver: &Qemu) -> SnapshotFiles {
-    let files = SnapshotFiles {
-        memory: lab.path().join("memory"),
-        state: lab.path().join("state"),
-    };
-    let machine = Machine {
-        snapshot: Some(files.clone()),
-        ..machine(lab, "template")
-    };
-    let vm = driver.boot(&machine, &mut Timeline::start()).await.unwrap();
-    let session = open(&*vm).await;
-    output(&session, "echo template > /tmp/who").await;
-    drop(session);
-    vm.snapshot().await.unwrap();
-    lab.assert_empty();
-    files
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clones_go_on_from_the_snapshot_and_do_not_see_each_other() {
-    let lab = Lab::new();
-    let driver = driver(&lab);
-    let files = snapshot(&lab, &driver).await;
-    let bytes = || {
-        (
-            fs::read(&files.memory).unwrap(),
-            fs::read(&files.state).unwrap(),
-        )
-    };
-    let before = bytes();
-
-    let mut clones = Vec::new();
-    for name in ["one", "two"] {
-        let mut timeline = Timeline::start();
-        let machine = machine(&lab, name);
-        let vm = driver
-            .restore(&machine, &files, &mut timeline)
-            .await
-            .unwrap();
-        assert!(timeline.at(Phase::Loaded) < timeline.at(Phase::GuestReady));
-        clones.push((name, vm));
-    }
-    for (name, vm) in &clones {
-        let session = open(&**vm).await;
-        let found = output(&session, &format!("cat /tmp/who; echo {name} > /tmp/who")).await;
-        assert_eq!(found, "template\n");
-    }
-    for (name, vm) in clones {
-        let session = open(&*vm).await;
-        assert_eq!(output(&session, "cat /tmp/who").await, format!("{name}\n"));
-        drop(session);
-        vm.destroy().await.unwrap();
-    }
-    assert!(bytes() == before, "a clone has written to its template");
-    lab.assert_empty();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_is_cut_short_is_refused_and_leaves_nothing() {
-    let lab = Lab::new();
-    let driver = driver(&lab);
-    let files = snapshot(&lab, &driver).await;
-    let state = fs::read(&files.state).unwrap();
-    let half = SnapshotFiles {
-        state: lab.path().join("half"),
-        ..files
-    };
-    fs::write(&half.state, &state[..state.len() / 2]).unwrap();
-    let machine = machine(&lab, "half");
-    let restored = driver
-        .restore(&machine, &half, &mut Timeline::start())
-        .await;
-    let error = restored.err().expect("half a state is none");
-    assert!(
-        matches!(error, BootError::Died(_) | BootError::Load(_)),
-        "{error:?}"
-    );
-    lab.assert_empty();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_microvm_without_a_place_for_it_has_no_snapshot() {
-    let lab = Lab::new();
-    let vm = boot(&lab).await;
-    let error = vm.snapshot().await.unwrap_err();
-    assert!(matches!(error, SnapshotError::NoPlace), "{error:?}");
 }
 
 fn spec() -> RenewSpec {

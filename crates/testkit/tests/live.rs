@@ -41,8 +41,8 @@ fn machine(lab: &Lab, id: &str) -> Machine {
     Machine {
         id: format!("{own}-{id}"),
         kernel: template.vmlinux(),
-        initrd: template.initrd(&lab.bin().join("firelane-guest")).unwrap(),
-        rootfs: template.rootfs(),
+        initrd: Some(template.initrd(&lab.bin().join("firelane-guest")).unwrap()),
+        rootfs: Some(template.rootfs()),
         memory_mib: 256,
         vcpus: 1,
         boot_timeout: Duration::from_secs(120),

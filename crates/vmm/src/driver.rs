@@ -9,11 +9,17 @@ use async_trait::async_trait;
 
 use crate::timeline::Timeline;
 
+/// What a VMM answered to a command that it did not carry out, or what kept it from answering: an
+/// error of its driver.
+pub type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
 /// A kind of VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverKind {
     /// QEMU.
     Qemu,
+    /// Firecracker.
+    Firecracker,
 }
 
 impl DriverKind {
@@ -22,6 +28,7 @@ impl DriverKind {
     pub const fn name(self) -> &'static str {
         match self {
             DriverKind::Qemu => "qemu",
+            DriverKind::Firecracker => "firecracker",
         }
     }
 }
@@ -51,10 +58,10 @@ pub struct Machine {
     pub id: String,
     /// The kernel as an ELF file.
     pub kernel: PathBuf,
-    /// The initrd with the guest-runner in it.
-    pub initrd: PathBuf,
-    /// The root file system image, shared and read-only.
-    pub rootfs: PathBuf,
+    /// The initrd with the guest-runner in it; a guest that needs none has none.
+    pub initrd: Option<PathBuf>,
+    /// The root file system image, shared and read-only; a guest that needs none has none.
+    pub rootfs: Option<PathBuf>,
     /// Guest memory in MiB.
     pub memory_mib: u32,
     /// Virtual processors.
@@ -123,12 +130,20 @@ pub enum BootError {
     /// The VMM ended before the guest was ready.
     #[error("the VMM ended before the guest was ready")]
     Died(#[source] Death),
+    /// The VMM runs without something that this host could confine it by.
+    #[error("the VMM is not confined: {control} is off ({reason})")]
+    Unconfined {
+        /// What is missing.
+        control: &'static str,
+        /// What the kernel says.
+        reason: String,
+    },
     /// The VMM refused a command.
     #[error("the VMM refused its configuration")]
-    Monitor(#[source] crate::qemu::QmpError),
+    Monitor(#[source] Refusal),
     /// The VMM did not load the snapshot.
     #[error("the VMM could not load the snapshot")]
-    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Load(#[source] Refusal),
     /// The guest did not become ready in time.
     #[error(
         "the guest was not ready within {timeout:?}{}",
@@ -195,7 +210,7 @@ pub enum SnapshotError {
     NoPlace,
     /// The VMM refused.
     #[error("the VMM could not save its state")]
-    Refused(#[source] crate::qemu::QmpError),
+    Refused(#[source] Refusal),
     /// The VMM began and did not succeed.
     #[error("the VMM could not save its state: {reason}")]
     Failed {
@@ -235,7 +250,7 @@ pub enum SaveError {
     Control(#[from] ControlError),
     /// A VMM refused.
     #[error("a VMM refused to pass on the microVM's memory and state")]
-    Refused(#[source] crate::qemu::QmpError),
+    Refused(#[source] Refusal),
     /// A VMM began and did not succeed.
     #[error("the microVM's memory and state could not be passed on: {reason}")]
     Failed {
@@ -263,7 +278,7 @@ pub enum ControlError {
         action: &'static str,
         /// Its answer.
         #[source]
-        source: crate::qemu::QmpError,
+        source: Refusal,
     },
     /// What it owned could not be removed.
     #[error("cannot remove what the microVM owned")]

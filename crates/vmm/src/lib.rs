@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`driver`]: the traits that every kind of VMM implements.
+//! - [`firecracker`]: Firecracker, where KVM is usable.
 //! - [`qemu`]: QEMU, by KVM where guests run on it, else by software emulation.
 //! - [`connect`], [`session`]: the host's side of the guest protocol.
 //! - [`rundir`]: what a microVM owns on the host, and the sweep of what a killed owner left.
@@ -15,8 +16,11 @@
 //! The guest is hostile: nothing it sends is trusted beyond its frame, and whatever it does, its
 //! process, files, sockets and cgroups are gone after [`driver::MicroVm::destroy`].
 
+mod child;
 pub mod connect;
 pub mod driver;
+pub mod firecracker;
+mod owned;
 pub mod qemu;
 pub mod rundir;
 pub mod session;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! guest-proto | model <- wire <- sys | vmm | image | store | client <- agent | coordinator | gateway
-//!     <- cli | guest-runner <- testkit | xtask
+//!     <- cli | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
 //! Programs never import each other. The guest-runner is loaded into every microVM, so the crates it
@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-store", SHARED),
     ("firelane-client", SHARED),
     ("firelane-guest-runner", &["firelane-guest-proto"]),
+    ("firelane-bare-guest", &["firelane-guest-proto"]),
     (
         "firelane-agent",
         &[
@@ -75,6 +76,7 @@ const LIBRARIES: &[&str] = &[
     "firelane-gateway",
 ];
 const AND_PROGRAMS: &[&str] = &[
+    "firelane-bare-guest",
     "firelane-guest-proto",
     "firelane-model",
     "firelane-wire",

@@ -56,8 +56,8 @@ struct About {
     /// The VMM and the processor that it was made with.
     vmm: String,
     kernel: PathBuf,
-    initrd: PathBuf,
-    rootfs: PathBuf,
+    initrd: Option<PathBuf>,
+    rootfs: Option<PathBuf>,
     memory_mib: u32,
     vcpus: u32,
     env: BTreeMap<String, String>,
@@ -155,7 +155,7 @@ impl Kept {
 
     /// What a clone of it is made of.
     pub(super) fn made(&self, here: &Here) -> Result<Made, Problem> {
-        if !self.about.rootfs.exists() {
+        if !self.about.rootfs.as_ref().is_none_or(|path| path.exists()) {
             let cause = format!(
                 "the template {} that {} was made with is not on this host any more",
                 self.about.template, self.about.id

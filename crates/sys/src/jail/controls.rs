@@ -6,6 +6,9 @@ use std::io;
 
 use serde::Serialize;
 
+/// The name of a control that not every VMM is to have.
+pub const PID_NAMESPACE: &str = "own PID namespace";
+
 /// Whether a control is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "reason")]
@@ -80,7 +83,30 @@ impl Controls {
                 name: "own IPC namespace",
                 state: namespace("ipc")?,
             },
+            Control {
+                name: PID_NAMESPACE,
+                state: match namespace("pid")? {
+                    State::On => State::On,
+                    // The keeper of one has to be outside of it, where an ordinary user is nobody.
+                    _ if !root => State::Impossible("only root can make one for a VMM".into()),
+                    off => off,
+                },
+            },
         ]))
+    }
+
+    /// The first control that is not in force though this host could have it, but for those of these
+    /// names.
+    #[must_use]
+    pub fn lacking(&self, except: &[&str]) -> Option<(&'static str, &str)> {
+        let wanted = self
+            .0
+            .iter()
+            .filter(|control| !except.contains(&control.name));
+        wanted.into_iter().find_map(|control| match &control.state {
+            State::Off(reason) => Some((control.name, reason.as_str())),
+            State::On | State::Impossible(_) => None,
+        })
     }
 }
 

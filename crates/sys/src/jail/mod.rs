@@ -7,11 +7,16 @@
 //!   cgroups joined ─ namespaces ─ minimal root ─ limits ─ user ─ capabilities ─ no new privileges ─ opens ─ exec
 //! ```
 //!
+//! With a PID namespace of its own, the VMM is a child of that process, which stays as its keeper: see
+//! [`keeper`]. Firecracker's jailer is started in the same way, as root and with all it will need below
+//! its chroot; it gives up the rest of the rights itself.
+//!
 //! As root everything is done; as an ordinary user what a user namespace allows. What could not be
 //! done is visible in `/proc/<pid>` of the VMM, where [`Controls::of`] reads it.
 
 mod controls;
 mod handed;
+mod keeper;
 mod root;
 
 use std::ffi::CString;
@@ -25,8 +30,9 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-pub use controls::{Control, Controls, State};
+pub use controls::{Control, Controls, PID_NAMESPACE, State};
 pub use handed::Opens;
+pub use keeper::vmm_of;
 
 /// First argument of a program that shall act as the jail; the second is the [`Jail`] as JSON.
 pub const ARGUMENT: &str = "__jail";
@@ -42,8 +48,19 @@ pub struct Jail {
     pub user: Option<u32>,
     /// Empty folder over which the minimal root is put together.
     pub mountpoint: PathBuf,
+    /// The program is a jailer: it makes the mount point its root and gives up its rights itself, so
+    /// that it starts as root, outside of the minimal root.
+    #[serde(default)]
+    pub is_jailer: bool,
+    /// Whether the VMM gets a PID namespace, if that is possible.
+    #[serde(default)]
+    pub pid_namespace: bool,
     /// Files and folders to be found in the minimal root under the same path, read-only.
     pub read_only: Vec<PathBuf>,
+    /// Folders to be found there under the same path, writable: for sockets, and for what the VMM
+    /// leaves behind.
+    #[serde(default)]
+    pub writable: Vec<PathBuf>,
     /// Devices to be found there, as far as the host has them.
     pub devices: Vec<PathBuf>,
     /// `cgroup.procs` files to join through.
@@ -118,7 +135,7 @@ impl Jail {
     }
 
     fn confine(&self) -> Result<(), JailError> {
-        self.die_with_owner()?;
+        die_with(self.owner, Signal::KILL)?;
         // Folders of the jail's root must be open to the VMM's user, whatever our user prefers.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         // A terminal's Ctrl-C is for the owner, who then ends the microVM in order.
@@ -128,21 +145,35 @@ impl Jail {
         }
         // Found out here: inside the jail's root there is no /proc.
         let user = self.user.filter(|user| mapped(*user));
-        if allowed() {
+        let allowed = allowed();
+        // An ordinary user has no right to one before it has a user namespace, and the keeper stays outside.
+        let kept = allowed && self.pid_namespace && rustix::process::geteuid().is_root();
+        if kept {
+            keeper::stay_behind(self.owner)?;
+        }
+        if allowed {
             unshare_all()?;
-            root::enter(&self.mountpoint, &self.read_only, &self.devices, user)?;
+            root::assemble(self, user)?;
         }
         self.limit()?;
-        if let Some(user) = user {
-            become_user(user)?;
+        if !self.is_jailer {
+            if allowed {
+                root::enter(&self.mountpoint)?;
+            }
+            if let Some(user) = user {
+                become_user(user)?;
+            }
+            drop_capabilities()?;
         }
-        drop_capabilities()?;
         step(
             "forbid new privileges",
             rustix::thread::set_no_new_privs(true),
         )?;
         // A change of user forgets this setting.
-        self.die_with_owner()?;
+        match kept {
+            true => step("ask to end with the keeper", keeper::die_with_parent())?,
+            false => die_with(self.owner, Signal::KILL)?,
+        }
         self.stop_opens()?;
         self.close_others()
     }
@@ -155,18 +186,6 @@ impl Jail {
         // SAFETY: the owner put the descriptor there, and it is closed only after this.
         let channel = unsafe { BorrowedFd::borrow_raw(channel) };
         step("let the owner answer opens", handed::stop_opens(channel))
-    }
-
-    fn die_with_owner(&self) -> Result<(), JailError> {
-        let set = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        step("ask to end with the owner", set)?;
-        let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-        // An owner that died before we asked sends no signal.
-        if parent.unsigned_abs() == self.owner {
-            Ok(())
-        } else {
-            Err(JailError::Orphan)
-        }
     }
 
     fn limit(&self) -> Result<(), JailError> {
@@ -207,6 +226,19 @@ impl Jail {
             .args(&self.args)
             .env_clear()
             .exec()
+    }
+}
+
+/// Asks for `signal` when the owner, our parent, ends.
+fn die_with(owner: u32, signal: Signal) -> Result<(), JailError> {
+    let set = rustix::process::set_parent_process_death_signal(Some(signal));
+    step("ask to end with the owner", set)?;
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    // An owner that died before we asked sends no signal.
+    if parent.unsigned_abs() == owner {
+        Ok(())
+    } else {
+        Err(JailError::Orphan)
     }
 }
 

@@ -13,32 +13,38 @@ use rustix::mount::{
     mount_remount, unmount,
 };
 
-use super::{JailError, c_path, step};
+use super::{Jail, JailError, c_path, step};
 
 /// Enough for mount points and nothing else.
 const TMPFS_OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=256,mode=0755";
+/// Enough for a jailer's copy of the VMM as well.
+const JAILER_OPTIONS: &std::ffi::CStr = c"size=64m,nr_inodes=256,mode=0755";
 
-/// Puts the root together at `mountpoint` and moves there; the host's tree is gone afterwards.
-/// Devices become the property of `user`, if there is one.
-pub(super) fn enter(
-    mountpoint: &Path,
-    read_only: &[PathBuf],
-    devices: &[PathBuf],
-    user: Option<u32>,
-) -> Result<(), JailError> {
+/// Puts the root together at the jail's mount point. Devices become the property of `user`, if there
+/// is one.
+pub(super) fn assemble(jail: &Jail, user: Option<u32>) -> Result<(), JailError> {
+    let mountpoint = jail.mountpoint.as_path();
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("make mounts private", mount_change("/", private))?;
-    // Devices are made here by us; the VMM has no capability to make one.
-    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let (flags, options) = match jail.is_jailer {
+        // It puts the VMM there, and starts it.
+        true => (MountFlags::NOSUID, JAILER_OPTIONS),
+        // Devices are made here by us; the VMM has no capability to make one.
+        false => (MountFlags::NOSUID | MountFlags::NOEXEC, TMPFS_OPTIONS),
+    };
     step(
         "mount the jail's root",
-        mount("tmpfs", mountpoint, "tmpfs", flags, Some(TMPFS_OPTIONS)),
+        mount("tmpfs", mountpoint, "tmpfs", flags, Some(options)),
     )?;
     let sealed = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
-    for path in read_only {
+    for path in &jail.read_only {
         place(mountpoint, path, sealed)?;
     }
-    for device in devices.iter().filter(|device| device.exists()) {
+    let writable = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    for path in &jail.writable {
+        place(mountpoint, path, writable)?;
+    }
+    for device in jail.devices.iter().filter(|device| device.exists()) {
         let made = match user {
             Some(user) => make_device(mountpoint, device, user)?,
             None => false,
@@ -47,10 +53,17 @@ pub(super) fn enter(
             place(mountpoint, device, MountFlags::NOSUID | MountFlags::NOEXEC)?;
         }
     }
+    if jail.is_jailer {
+        return Ok(());
+    }
     step(
         "seal the jail's root",
         mount_remount(mountpoint, flags | MountFlags::RDONLY, c""),
-    )?;
+    )
+}
+
+/// Moves to the root that was put together; the host's tree is gone afterwards.
+pub(super) fn enter(mountpoint: &Path) -> Result<(), JailError> {
     step("enter the jail's root", rustix::process::chdir(mountpoint))?;
     // Both arguments may be the same: the old root is then mounted over the new one, and detached.
     step("change the root", rustix::process::pivot_root(".", "."))?;

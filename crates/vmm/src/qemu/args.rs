@@ -56,10 +56,10 @@ pub(super) fn arguments(
         Acceleration::Kvm => ("kvm".into(), "host"),
         Acceleration::Tcg => (format!("tcg,thread=multi,tb-size={TB_SIZE_MIB}"), "max"),
     };
-    let drive = format!(
-        "id=root,file={},format=raw,if=none,readonly=on,file.locking=off",
-        escape(&machine.rootfs)
-    );
+    let drive = machine.rootfs.as_ref().map(|path| {
+        let path = escape(path);
+        format!("id=root,file={path},format=raw,if=none,readonly=on,file.locking=off")
+    });
     let port = format!("virtserialport,chardev=link,name={PORT_NAME},nr=1");
     // QEMU opens this path, and the jail has its owner answer the open: the path does not exist.
     let size = machine.memory_mib;
@@ -72,7 +72,11 @@ pub(super) fn arguments(
         Origin::Template | Origin::Saver => file("on"),
         Origin::Clone => file("off"),
     };
-    let words: Vec<(&str, String)> = vec![
+    let root = drive.map(|drive| {
+        let device = "virtio-blk-device,drive=root".into();
+        [("-drive", drive), ("-device", device)]
+    });
+    let before: Vec<(&str, String)> = vec![
         ("-name", format!("firelane-{}", machine.id)),
         (
             "-machine",
@@ -92,8 +96,8 @@ pub(super) fn arguments(
         ("-mon", "chardev=qmp,mode=control".into()),
         ("-chardev", chardev("console", CONSOLE_FD)),
         ("-serial", "chardev:console".into()),
-        ("-drive", drive),
-        ("-device", "virtio-blk-device,drive=root".into()),
+    ];
+    let after = [
         ("-device", "virtio-rng-device".into()),
         ("-device", "virtio-serial-device,max_ports=2".into()),
         ("-chardev", chardev("link", LINK_FD)),
@@ -103,16 +107,21 @@ pub(super) fn arguments(
     // A clone finds its kernel in its memory.
     let start = match origin {
         Origin::Clone | Origin::Saver => vec![("-incoming", "defer".into())],
-        Origin::Boot | Origin::Template => vec![
-            ("-kernel", machine.kernel.to_string_lossy().into_owned()),
-            ("-initrd", machine.initrd.to_string_lossy().into_owned()),
-            ("-append", kernel_arguments(acceleration, tsc_khz)),
-        ],
+        Origin::Boot | Origin::Template => {
+            let kernel = machine.kernel.to_string_lossy().into_owned();
+            let initrd = machine.initrd.as_ref();
+            let initrd = initrd.map(|path| ("-initrd", path.to_string_lossy().into_owned()));
+            let append = ("-append", kernel_arguments(acceleration, tsc_khz));
+            let kernel = [("-kernel", kernel)];
+            kernel.into_iter().chain(initrd).chain([append]).collect()
+        }
     };
     let flags = ["-nodefaults", "-no-user-config", "-no-reboot", "-S"].map(String::from);
     let display = ["-display", "none"].map(String::from);
-    let pairs = words
+    let pairs = before
         .into_iter()
+        .chain(root.into_iter().flatten())
+        .chain(after)
         .chain(memory)
         .chain(start)
         .flat_map(|(name, value)| [name.into(), value]);
@@ -149,8 +158,8 @@ mod tests {
         Machine {
             id: "vm-1".into(),
             kernel: "/store/vmlinux".into(),
-            initrd: "/store/initrd".into(),
-            rootfs: "/store/a,b".into(),
+            initrd: Some("/store/initrd".into()),
+            rootfs: Some("/store/a,b".into()),
             memory_mib: 256,
             vcpus: 2,
             boot_timeout: Duration::from_secs(1),

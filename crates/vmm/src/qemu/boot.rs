@@ -8,21 +8,18 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use command_fds::{CommandFdExt, FdMapping};
-use firelane_sys::cgroup::{Bounds, Cgroups};
-use firelane_sys::jail::{self, Jail, Opens};
-use firelane_sys::process::ProcessId;
+use firelane_sys::cgroup::Bounds;
+use firelane_sys::jail::{Jail, Opens};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::args::{self, CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TB_SIZE_MIB};
 use super::link::{Link, Peer};
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
 use super::{Qemu, find_program, migration};
-use crate::driver::{Acceleration, BootError, Death, Machine, SnapshotFiles};
-use crate::rundir::{Record, RunDir};
+use crate::driver::{Acceleration, BootError, Machine, SnapshotFiles};
+use crate::owned::{Owned, Start, existing, step, user_of};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
 
@@ -34,12 +31,6 @@ const OPEN_FILES: u64 = 256;
 /// What a microVM's whole state has beside its memory, in MiB: devices, and nine bytes for each page
 /// of memory, of which there are 256 in a MiB. More than either ever is, below 16 GiB.
 const STREAM_OVERHEAD_MIB: u32 = 64;
-/// First of the user numbers that VMMs run as. Source: systemd, "Users, Groups, UIDs and GIDs on
-/// systemd Systems": numbers from here up to 2^31 are not assigned to anything.
-const FIRST_USER: u32 = 0x7000_0000;
-/// How many of them are used.
-const USERS: u32 = 1 << 20;
-
 /// Host folders that QEMU finds in its jail: its program, libraries and firmware.
 const SYSTEM_FOLDERS: [&str; 6] = [
     "/usr",
@@ -74,7 +65,7 @@ pub(super) async fn start(
     match starting.start(qemu, machine, kept, timeline).await {
         Ok(parts) => Ok(starting.into_vm(qemu, machine, parts)),
         Err(error) => {
-            starting.give_up().await;
+            starting.owned.give_up().await;
             Err(error)
         }
     }
@@ -158,10 +149,8 @@ pub(super) struct Launched {
 
 /// A microVM that may still fail to start.
 pub(super) struct Starting {
-    run_dir: RunDir,
-    record: Record,
+    pub(super) owned: Owned,
     origin: Origin,
-    child: Option<Child>,
 }
 
 impl Starting {
@@ -171,18 +160,14 @@ impl Starting {
         machine: &Machine,
         origin: Origin,
     ) -> Result<Starting, BootError> {
-        let booted = (!origin.is_given()).then_some([&machine.kernel, &machine.initrd]);
-        for path in booted.into_iter().flatten().chain([&machine.rootfs]) {
+        let booted = (!origin.is_given()).then_some(&machine.kernel);
+        let initrd = machine.initrd.as_ref().filter(|_| !origin.is_given());
+        let files = booted.into_iter().chain(initrd).chain(&machine.rootfs);
+        for path in files {
             File::open(path).map_err(unreadable(path))?;
         }
-        let run_dir = RunDir::make(&qemu.run_base, &machine.id)?;
-        let cgroups = Cgroups::make(&machine.id, &bounds(machine));
-        Ok(Starting {
-            record: Record { vmm: None, cgroups },
-            run_dir,
-            origin,
-            child: None,
-        })
+        let owned = Owned::make(&qemu.run_base, &machine.id, &bounds(machine))?;
+        Ok(Starting { owned, origin })
     }
 
     async fn start(
@@ -211,7 +196,7 @@ impl Starting {
                 stderr,
                 console,
             }),
-            Ok(Err(error)) => Err(self.explain(error, &mut stderr, &mut console).await),
+            Ok(Err(error)) => Err(self.owned.explain(error, &mut stderr, &mut console).await),
             Err(_) => Err(not_ready(machine, &console)),
         }
     }
@@ -225,8 +210,6 @@ impl Starting {
         deadline: Instant,
         timeline: &mut Timeline,
     ) -> Result<Launched, BootError> {
-        // On record before there is a process in them.
-        step("record the microVM", self.run_dir.record(&self.record))?;
         let (qmp, qmp_theirs) = step("make a socket", StdUnixStream::pair())?;
         let (link, link_theirs) = step("make a socket", StdUnixStream::pair())?;
         let (console, console_theirs) = step("make a socket", StdUnixStream::pair())?;
@@ -242,14 +225,11 @@ impl Starting {
             handed = Some((opens, step("open the memory", memory.try_clone())?));
         }
         let jail = self.jail(qemu, machine);
-        let mut child = step("start the VMM", spawn(&qemu.jail_program, &jail, inherited))?;
-        let stderr = child.stderr.take().map(Tail::of);
-        let pid = child.id();
-        self.child = Some(child);
-        let mut stderr = step("read the VMM's stderr", stderr.ok_or_else(missing))?;
-        let pid = step("find the VMM", pid.ok_or_else(missing))?;
-        self.record.vmm = Some(step("find the VMM", ProcessId::of(pid))?);
-        step("record the VMM", self.run_dir.record(&self.record))?;
+        let start = Start::Jailed {
+            program: &qemu.jail_program,
+            jail: &jail,
+        };
+        let mut stderr = self.owned.spawn(&start, inherited, Stdio::null())?;
         timeline.mark(Phase::Spawned);
 
         let mut console = Tail::of(step("read the console", tokio_stream(console))?);
@@ -264,7 +244,7 @@ impl Starting {
                     console,
                 })
             }
-            Ok(Err(error)) => Err(self.explain(error, &mut stderr, &mut console).await),
+            Ok(Err(error)) => Err(self.owned.explain(error, &mut stderr, &mut console).await),
             Err(_) => Err(not_ready(machine, &console)),
         }
     }
@@ -288,9 +268,12 @@ impl Starting {
         let link = step("open the link", tokio_stream(link))?;
         let mut link = step(
             "serve the ports",
-            Link::start(&self.run_dir.vsock(), link, nonce, peer),
+            Link::start(&self.owned.run_dir.vsock(), link, nonce, peer),
         )?;
-        monitor.command("cont").await.map_err(BootError::Monitor)?;
+        monitor
+            .command("cont")
+            .await
+            .map_err(|error| BootError::Monitor(error.into()))?;
         timeline.mark(Phase::Started);
         step(
             "attach to the guest",
@@ -300,38 +283,16 @@ impl Starting {
         Ok(link)
     }
 
-    /// If the VMM has died, that is the error and not what followed from it.
-    async fn explain(
-        &mut self,
-        error: BootError,
-        stderr: &mut Tail,
-        console: &mut Tail,
-    ) -> BootError {
-        match self.died(stderr, console).await {
-            Some(death) => BootError::Died(death),
-            None => error,
-        }
-    }
-
-    /// How the VMM ended, if it has, or is just about to.
-    pub(super) async fn died(&mut self, stderr: &mut Tail, console: &mut Tail) -> Option<Death> {
-        let grace = std::time::Duration::from_millis(500);
-        let child = self.child.as_mut()?;
-        timeout(grace, super::microvm::death(child, stderr, console))
-            .await
-            .ok()
-    }
-
     fn jail(&self, qemu: &Qemu, machine: &Machine) -> Jail {
-        let mut read_only: Vec<PathBuf> = SYSTEM_FOLDERS.iter().map(PathBuf::from).collect();
-        read_only.retain(|path| path.exists());
+        let mut read_only = existing(&SYSTEM_FOLDERS);
         if !qemu.program.starts_with("/usr") {
             read_only.push(qemu.program.clone());
         }
         if !self.origin.is_given() {
-            read_only.extend([&machine.kernel, &machine.initrd].map(Clone::clone));
+            read_only.push(machine.kernel.clone());
+            read_only.extend(machine.initrd.clone());
         }
-        read_only.push(machine.rootfs.clone());
+        read_only.extend(machine.rootfs.clone());
         let mut devices: Vec<PathBuf> = DEVICES.iter().map(PathBuf::from).collect();
         if qemu.acceleration == Acceleration::Kvm {
             devices.push("/dev/kvm".into());
@@ -339,32 +300,19 @@ impl Starting {
         Jail {
             program: qemu.program.clone(),
             args: args::arguments(machine, self.origin, qemu.acceleration, qemu.tsc_khz),
-            user: rustix::process::geteuid()
-                .is_root()
-                .then(|| user_of(&machine.id)),
-            mountpoint: self.run_dir.jail_root(),
+            user: user_of(&machine.id),
+            mountpoint: self.owned.run_dir.jail_root(),
+            is_jailer: false,
+            pid_namespace: false,
             read_only,
+            writable: Vec::new(),
             devices,
-            cgroup_procs: self.record.cgroups.procs(),
+            cgroup_procs: self.owned.record.cgroups.procs(),
             open_files: OPEN_FILES,
             last_descriptor: CONSOLE_FD,
             file_bytes: u64::from(machine.memory_mib + STREAM_OVERHEAD_MIB) << 20,
             opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
             owner: std::process::id(),
-        }
-    }
-
-    /// Removes everything; what resists is left to the next sweep.
-    pub(super) async fn give_up(self) {
-        let ended = match self.child {
-            Some(mut child) => super::microvm::end(&mut child).await,
-            None => Ok(()),
-        };
-        let removed = ended
-            .and_then(|()| self.record.cgroups.remove())
-            .and_then(|()| self.run_dir.remove());
-        if let Err(error) = removed {
-            tracing::warn!(%error, "left to the next sweep");
         }
     }
 
@@ -378,41 +326,23 @@ impl Starting {
         } = parts;
         let snapshot = kept.filter(|_| self.origin == Origin::Template);
         QemuVm {
-            child: self.child.expect("a microVM that started has a process"),
+            child: self
+                .owned
+                .child
+                .expect("a microVM that started has a process"),
             monitor,
             link,
             held: None,
             qemu: qemu.clone(),
             machine: machine.clone(),
             snapshot,
-            vsock: self.run_dir.vsock(),
-            run_dir: self.run_dir,
-            cgroups: self.record.cgroups,
+            vsock: self.owned.run_dir.vsock(),
+            run_dir: self.owned.run_dir,
+            cgroups: self.owned.record.cgroups,
             stderr,
             console,
         }
     }
-}
-
-fn spawn(jail_program: &Path, jail: &Jail, inherited: Vec<(OwnedFd, i32)>) -> io::Result<Child> {
-    let description = serde_json::to_string(jail).map_err(io::Error::other)?;
-    let mut command = Command::new(jail_program);
-    command
-        .arg(jail::ARGUMENT)
-        .arg(description)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mappings = inherited
-        .into_iter()
-        .map(|(parent_fd, child_fd)| FdMapping {
-            parent_fd,
-            child_fd,
-        })
-        .collect();
-    command.fd_mappings(mappings).map_err(io::Error::other)?;
-    command.spawn()
 }
 
 /// Hands the VMM its memory, if it has some in a file, and opens its monitor.
@@ -428,7 +358,7 @@ async fn open_monitor(
     }
     Qmp::open(step("open the monitor", tokio_stream(qmp))?)
         .await
-        .map_err(BootError::Monitor)
+        .map_err(|error| BootError::Monitor(error.into()))
 }
 
 fn not_ready(machine: &Machine, console: &Tail) -> BootError {
@@ -443,11 +373,6 @@ fn hand_memory(opens: &StdUnixStream, memory: &File, limit: std::time::Duration)
     Opens::receive(opens.as_fd(), limit)?.answer(memory.as_fd(), limit)
 }
 
-/// A user of its own for each microVM, so that no VMM can touch another's process.
-fn user_of(id: &str) -> u32 {
-    FIRST_USER + u32::try_from(hash(id) % u64::from(USERS)).expect("the remainder is below 2^20")
-}
-
 /// Tells this life of the link from others. Random, so that nothing that a guest said in an earlier
 /// life holds it.
 fn nonce() -> io::Result<u64> {
@@ -457,22 +382,7 @@ fn nonce() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// FNV-1a, 64 bits. Nothing depends on it being hard to guess.
-pub(super) fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
 fn tokio_stream(stream: StdUnixStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
-}
-
-fn missing() -> io::Error {
-    io::Error::other("the process has none")
-}
-
-fn step<T>(step: &'static str, result: io::Result<T>) -> Result<T, BootError> {
-    result.map_err(|source| BootError::Step { step, source })
 }

@@ -3,35 +3,28 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use firelane_sys::cgroup::Cgroups;
-use tokio::process::Child;
-use tokio::time::timeout;
 
 use super::Qemu;
 use super::boot::Kept;
 use super::link::{Held, Link};
 use super::migration::{self, MigrationError};
-use super::qmp::Qmp;
+use super::qmp::{Qmp, QmpError};
+use crate::child::Process;
 use crate::driver::{
     ControlError, Death, Machine, MicroVm, SaveError, Saved, SnapshotError, SnapshotFiles,
 };
 use crate::rundir::RunDir;
 use crate::tail::Tail;
 
-/// How long a dead VMM's streams may stay open: nobody else has them.
-const STREAM_END: Duration = Duration::from_secs(1);
-
 /// A template's snapshot holds nothing of a user.
 const PUBLIC: u32 = 0o444;
 
 pub(super) struct QemuVm {
-    pub(super) child: Child,
+    pub(super) child: Process,
     pub(super) monitor: Qmp,
     pub(super) link: Link,
     /// While it is paused.
@@ -51,7 +44,7 @@ pub(super) struct QemuVm {
 #[async_trait]
 impl MicroVm for QemuVm {
     fn pid(&self) -> u32 {
-        self.child.id().unwrap_or(0)
+        self.child.vmm().unwrap_or(0)
     }
 
     fn vsock_path(&self) -> &Path {
@@ -63,9 +56,9 @@ impl MicroVm for QemuVm {
     }
 
     async fn pause(&mut self) -> Result<(), ControlError> {
-        let refused = |source| ControlError::Refused {
+        let refused = |source: QmpError| ControlError::Refused {
             action: "pause",
-            source,
+            source: source.into(),
         };
         if self.held.is_none() {
             self.held = Some(self.link.hold().await);
@@ -78,9 +71,9 @@ impl MicroVm for QemuVm {
     }
 
     async fn resume(&mut self) -> Result<(), ControlError> {
-        let refused = |source| ControlError::Refused {
+        let refused = |source: QmpError| ControlError::Refused {
             action: "resume",
-            source,
+            source: source.into(),
         };
         self.monitor.command("cont").await.map_err(refused)?;
         self.held = None;
@@ -122,12 +115,12 @@ impl MicroVm for QemuVm {
     }
 
     async fn died(&mut self) -> Death {
-        death(&mut self.child, &mut self.stderr, &mut self.console).await
+        self.child.death(&mut self.stderr, &mut self.console).await
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), ControlError> {
         let mut vm = *self;
-        end(&mut vm.child).await.map_err(ControlError::Cleanup)?;
+        vm.child.end().await.map_err(ControlError::Cleanup)?;
         vm.cgroups.remove().map_err(ControlError::Cleanup)?;
         vm.run_dir.remove().map_err(ControlError::Cleanup)
     }
@@ -137,7 +130,7 @@ async fn save(monitor: &mut Qmp, state: &fs::File) -> Result<(), SnapshotError> 
     migration::save(monitor, state)
         .await
         .map_err(|error| match error {
-            MigrationError::Refused(source) => SnapshotError::Refused(source),
+            MigrationError::Refused(source) => SnapshotError::Refused(source.into()),
             MigrationError::Failed { reason } => SnapshotError::Failed { reason },
         })
 }
@@ -145,36 +138,4 @@ async fn save(monitor: &mut Qmp, state: &fs::File) -> Result<(), SnapshotError> 
 /// Nobody writes the file any more; `mode` says who reads it.
 pub(super) fn close_to_writing(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
-
-/// Kills and collects the process, unless it has ended and was collected already.
-pub(super) async fn end(child: &mut Child) -> io::Result<()> {
-    match child.try_wait()? {
-        Some(_) => Ok(()),
-        None => child.kill().await,
-    }
-}
-
-/// Waits until the process has ended, and collects what it said.
-pub(super) async fn death(child: &mut Child, stderr: &mut Tail, console: &mut Tail) -> Death {
-    let status = child.wait().await;
-    // What they said before the end is kept in any case.
-    let _ = timeout(STREAM_END, async {
-        stderr.ended().await;
-        console.ended().await;
-    })
-    .await;
-    Death {
-        status: status.map_or_else(|error| error.to_string(), describe),
-        stderr: stderr.text(),
-        console: console.text(),
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => status.to_string(),
-    }
 }

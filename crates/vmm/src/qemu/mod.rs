@@ -9,7 +9,7 @@ mod boot;
 mod link;
 mod microvm;
 mod migration;
-mod probe;
+pub(crate) mod probe;
 mod qmp;
 mod save;
 
@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
 };
+use crate::owned;
 use crate::timeline::Timeline;
 
 pub use bare::BareError;
@@ -64,7 +65,7 @@ impl Driver for Qemu {
             ..machine.clone()
         };
         let arguments = args::arguments(&nobody, args::Origin::Template, self.acceleration, 0);
-        let arguments = boot::hash(&arguments.join(" "));
+        let arguments = owned::hash(&arguments.join(" "));
         let acceleration = self.acceleration;
         Identity {
             vmm: format!("{kind} {program} {arguments:016x} {acceleration} {processor}"),

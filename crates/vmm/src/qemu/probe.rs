@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Qemu;
 use crate::driver::{Acceleration, BootError, Driver, Machine};
+use crate::owned;
 use crate::timeline::Timeline;
 
 /// The program's usual name.
@@ -135,7 +136,7 @@ impl Accelerator {
     /// and keeps that.
     pub async fn find(qemu: &Qemu, machine: &Machine, cache: &Path, fresh: bool) -> Accelerator {
         let key = key(qemu, machine);
-        let file = cache.join(format!("{PREFIX}{:016x}.json", super::boot::hash(&key)));
+        let file = cache.join(format!("{PREFIX}{:016x}.json", owned::hash(&key)));
         let kept = read(&file).filter(|kept| !fresh && kept.key == key && kept.counts());
         if let Some(kept) = kept {
             return kept;
@@ -204,7 +205,7 @@ async fn boots(qemu: &Qemu, machine: &Machine, tsc_khz: u64) -> Result<(), Strin
 }
 
 /// A file as far as its metadata tell whether it is another one.
-pub(super) fn stamp(path: &Path) -> String {
+pub(crate) fn stamp(path: &Path) -> String {
     let found = rustix::fs::stat(path).map_or_else(
         |errno| errno.to_string(),
         |stat| {
@@ -217,8 +218,15 @@ pub(super) fn stamp(path: &Path) -> String {
     format!("{} [{found}]", path.display())
 }
 
+/// The host's kernel as far as snapshots depend on it: `6.18` of `6.18.3-cloud-amd64`.
+pub(crate) fn kernel_family() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let numbers = release.trim().splitn(3, '.').take(2);
+    numbers.collect::<Vec<_>>().join(".")
+}
+
 /// The host's processor: its name and what it can do.
-pub(super) fn processor() -> String {
+pub(crate) fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let first = text.split("\n\n").next().unwrap_or_default();
     let lines = first

@@ -32,6 +32,7 @@ use super::microvm::{self, QemuVm};
 use super::migration::{self, MigrationError};
 use super::{Qemu, args};
 use crate::driver::{Machine, MicroVm, SaveError, Saved, SnapshotFiles};
+use crate::owned;
 use crate::timeline::Timeline;
 
 /// How long the memory may take to be passed on, beside what its size adds.
@@ -105,7 +106,7 @@ fn nameless(path: &Path) -> io::Result<File> {
 
 fn failed(error: MigrationError) -> SaveError {
     match error {
-        MigrationError::Refused(source) => SaveError::Refused(source),
+        MigrationError::Refused(source) => SaveError::Refused(source.into()),
         MigrationError::Failed { reason } => SaveError::Failed { reason },
     }
 }
@@ -125,7 +126,7 @@ impl Saver {
     ) -> Result<Saver, SaveError> {
         let machine = Machine {
             // Names have 64 bytes at most, and the source's may have all of them.
-            id: format!("save-{:016x}", boot::hash(&source.id)),
+            id: format!("save-{:016x}", owned::hash(&source.id)),
             snapshot: None,
             ..source.clone()
         };
@@ -141,7 +142,7 @@ impl Saver {
             {
                 Ok(launched) => Ok((starting, launched)),
                 Err(error) => {
-                    starting.give_up().await;
+                    starting.owned.give_up().await;
                     Err(error)
                 }
             }
@@ -183,12 +184,12 @@ impl Saver {
                 let Launched {
                     stderr, console, ..
                 } = &mut self.launched;
-                self.starting.died(stderr, console).await
+                self.starting.owned.died(stderr, console).await
             }
             _ => None,
         };
         // It maps the memory, and could change it until it is gone.
-        self.starting.give_up().await;
+        self.starting.owned.give_up().await;
         let saved = match (saved, died) {
             (Err(_), Some(death)) => Err(SaveError::Died(death)),
             (saved, _) => saved,

@@ -4,6 +4,7 @@
 //!   <base>/<id>/owner    held by flock(2) as long as the owning process lives; the record as JSON
 //!              /root     mount point of the jail's root
 //!              /v.sock   the microVM's ports
+//!              /vmm      the VMM's own: its sockets, if it makes them itself
 //!         /.lock          held while one of them is made, or orphans are looked for
 //! ```
 //!
@@ -113,13 +114,7 @@ impl RunDir {
         })?;
         let path = base.join(id);
         let socket = path.join("v.sock");
-        let length = socket.as_os_str().len();
-        if length > MAX_SOCKET_PATH {
-            return Err(RunDirError::TooLong {
-                path: socket,
-                length,
-            });
-        }
+        fits_socket(&socket)?;
         // Made aside and moved into place: what is found aside was never finished.
         let aside = base.join(format!("{ASIDE}{id}"));
         make_folder(&aside)?;
@@ -134,10 +129,13 @@ impl RunDir {
         let made = flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(io::Error::from)
             .and_then(|()| fs::rename(&aside, &path));
-        made.map_err(|source| RunDirError::Make {
-            path: path.clone(),
-            source,
-        })?;
+        if let Err(source) = made {
+            // Left there, it would be in the way of whoever has the name.
+            if let Err(error) = fs::remove_dir_all(&aside) {
+                tracing::warn!(path = %aside.display(), %error, "cannot remove a half-made run directory");
+            }
+            return Err(RunDirError::Make { path, source });
+        }
         Ok(RunDir { path, lock })
     }
 
@@ -165,6 +163,17 @@ impl RunDir {
         self.path.join("root")
     }
 
+    /// Makes the folder in which the VMM may make sockets and files, for this user if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make_open(&self, user: Option<u32>) -> io::Result<PathBuf> {
+        let path = self.path.join("vmm");
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        std::os::unix::fs::chown(&path, user, user)?;
+        Ok(path)
+    }
+
     /// The socket of the microVM's ports.
     #[must_use]
     pub fn vsock(&self) -> PathBuf {
@@ -178,6 +187,18 @@ impl RunDir {
     pub fn remove(self) -> io::Result<()> {
         remove(&self.path)
     }
+}
+
+/// Refuses a path that no socket can be bound to.
+pub(crate) fn fits_socket(path: &Path) -> Result<(), RunDirError> {
+    let length = path.as_os_str().len();
+    if length <= MAX_SOCKET_PATH {
+        return Ok(());
+    }
+    Err(RunDirError::TooLong {
+        path: path.into(),
+        length,
+    })
 }
 
 /// Removes a run directory. Half removed, it is one that was never finished, which a sweep takes.

@@ -1,0 +1,293 @@
+//! From a machine's description, or a snapshot of one, to a guest that listens.
+
+use std::path::Path;
+use std::time::Duration;
+
+use firelane_guest_proto::SESSION_PORT;
+use tokio::time::{Instant, timeout_at};
+
+use super::Firecracker;
+use super::api::{Api, ApiError, QUICK};
+use super::launch::{Launched, Shown};
+use super::microvm::{FirecrackerVm, Origin, Socket};
+use super::requests::{
+    Action, BootSource, Drive, Entropy, LoadSnapshot, MachineConfig, MemoryBackend, RateLimiter,
+    Serial, TokenBucket, Vsock, VsockOverride,
+};
+use super::save::Place;
+use super::version::Version;
+use crate::connect::{ConnectError, connect};
+use crate::driver::{BootError, Machine, SnapshotFiles};
+use crate::owned::step;
+use crate::timeline::{Phase, Timeline};
+
+/// The guest's number on its vsock; 0 to 2 are reserved. Each VMM has a vsock of its own.
+const GUEST_CID: u32 = 3;
+/// How long the start of the guest may take: its kernel is read here.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the loading of a snapshot may take; its memory is mapped, not read.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Serial output that passes in a second, in bytes, and at once: enough for what a kernel says when
+/// it panics. A guest cannot keep the host busy with more.
+const SERIAL_BYTES: u64 = 64 << 10;
+/// Random bytes that a guest gets from the host in a second.
+const ENTROPY_BYTES: u64 = 64 << 10;
+const SECOND_MS: u64 = 1000;
+
+/// Boots `machine`.
+pub(super) async fn boot(
+    firecracker: &Firecracker,
+    machine: &Machine,
+    timeline: &mut Timeline,
+) -> Result<FirecrackerVm, BootError> {
+    let deadline = Instant::now() + machine.boot_timeout;
+    let place = machine
+        .snapshot
+        .clone()
+        .map(|files| Place::make(files, firecracker.user(machine)));
+    let place = step("make the snapshot's folder", place.transpose())?;
+    let folder = place.as_ref().map(|place| place.folder().to_owned());
+    let shown = Shown::boot(machine, folder);
+    let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
+    let vsock = launched.folder.join("v.sock");
+    let started = async {
+        configure(&mut launched.api, firecracker.version, machine, &vsock).await?;
+        timeline.mark(Phase::Configured);
+        let start = Action {
+            action_type: "InstanceStart",
+        };
+        launched.api.put("/actions", &start, START_TIMEOUT).await?;
+        timeline.mark(Phase::Started);
+        Ok(())
+    };
+    let started: Result<(), ApiError> = started.await;
+    let opened = started.map_err(refused).and_then(|()| {
+        launched.confined(firecracker)?;
+        open(&vsock)
+    });
+    let listening = match opened {
+        Ok(socket) => listens(&mut launched, socket, machine, deadline).await,
+        Err(error) => Err(error),
+    };
+    match listening {
+        Ok(socket) => {
+            timeline.mark(Phase::GuestReady);
+            let place = place.map_or(Origin::Booted, Origin::Template);
+            Ok(FirecrackerVm::new(
+                firecracker,
+                machine,
+                launched,
+                socket,
+                place,
+            ))
+        }
+        Err(error) => Err(launched.fail(error).await),
+    }
+}
+
+fn open(vsock: &Path) -> Result<Socket, BootError> {
+    step("open the microVM's socket", Socket::open(vsock))
+}
+
+/// Restores the snapshot in `files`, which is one of `machine`.
+pub(super) async fn restore(
+    firecracker: &Firecracker,
+    machine: &Machine,
+    files: &SnapshotFiles,
+    timeline: &mut Timeline,
+) -> Result<FirecrackerVm, BootError> {
+    if !firecracker.version.restores() {
+        return Err(BootError::NoVmm {
+            program: format!(
+                "a Firecracker that restores snapshots (this is {})",
+                firecracker.version
+            ),
+            remedy: format!(
+                "name v{} or later in FIRELANE_FIRECRACKER, or boot without a snapshot: --cold",
+                Version::RESTORE_FLOOR
+            ),
+        });
+    }
+    let deadline = Instant::now() + machine.boot_timeout;
+    let shown = Shown::restore(machine, files);
+    let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
+    timeline.mark(Phase::Configured);
+    let vsock = launched.folder.join("v.sock");
+    let load = LoadSnapshot {
+        snapshot_path: &files.state,
+        mem_backend: MemoryBackend {
+            backend_type: "File",
+            backend_path: &files.memory,
+        },
+        resume_vm: true,
+        vsock_override: VsockOverride { uds_path: &vsock },
+        clock_realtime: true,
+    };
+    let loaded = launched
+        .api
+        .put("/snapshot/load", &load, LOAD_TIMEOUT)
+        .await;
+    if let Err(error) = loaded {
+        return Err(refused_snapshot(launched, error).await);
+    }
+    // It goes on where it was, and there it listened.
+    for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
+        timeline.mark(phase);
+    }
+    let opened = launched.confined(firecracker).and_then(|()| open(&vsock));
+    match opened {
+        Ok(socket) => {
+            let origin = Origin::Restored;
+            Ok(FirecrackerVm::new(
+                firecracker,
+                machine,
+                launched,
+                socket,
+                origin,
+            ))
+        }
+        Err(error) => Err(launched.fail(error).await),
+    }
+}
+
+/// After a failed load Firecracker ends; what it answered says more than that.
+async fn refused_snapshot(launched: Launched, error: ApiError) -> BootError {
+    match error {
+        ApiError::Refused { .. } => {
+            launched.owned.give_up().await;
+            BootError::Load(error.into())
+        }
+        error => launched.fail(BootError::Load(error.into())).await,
+    }
+}
+
+fn refused(error: ApiError) -> BootError {
+    BootError::Monitor(error.into())
+}
+
+async fn configure(
+    api: &mut Api,
+    version: Version,
+    machine: &Machine,
+    vsock: &Path,
+) -> Result<(), ApiError> {
+    let config = MachineConfig {
+        vcpu_count: machine.vcpus,
+        mem_size_mib: machine.memory_mib,
+        smt: false,
+    };
+    api.put("/machine-config", &config, QUICK).await?;
+    let source = BootSource {
+        kernel_image_path: &machine.kernel,
+        initrd_path: machine.initrd.as_deref(),
+        boot_args: &kernel_arguments(machine),
+    };
+    api.put("/boot-source", &source, QUICK).await?;
+    if let Some(rootfs) = &machine.rootfs {
+        let drive = Drive {
+            drive_id: "root",
+            path_on_host: rootfs,
+            // The initrd mounts it: with `true` Firecracker would say `root=` on the command line.
+            is_root_device: false,
+            is_read_only: true,
+            rate_limiter: None,
+        };
+        api.put("/drives/root", &drive, QUICK).await?;
+    }
+    let device = Vsock {
+        guest_cid: GUEST_CID,
+        uds_path: vsock,
+    };
+    api.put("/vsock", &device, QUICK).await?;
+    let bucket = |size| TokenBucket {
+        size,
+        refill_time: SECOND_MS,
+    };
+    let entropy = Entropy {
+        rate_limiter: RateLimiter {
+            bandwidth: Some(bucket(ENTROPY_BYTES)),
+            ops: None,
+        },
+    };
+    api.put("/entropy", &entropy, QUICK).await?;
+    if version.has_serial_limit_and_clock() {
+        let serial = Serial {
+            rate_limiter: bucket(SERIAL_BYTES),
+        };
+        api.put("/serial", &serial, QUICK).await?;
+    }
+    Ok(())
+}
+
+/// The guest kernel's command line. Source: Linux, `Documentation/admin-guide/kernel-parameters.txt`;
+/// Firecracker's own default, which this replaces, says `nomodule`, and our guests load modules.
+pub(super) fn kernel_arguments(machine: &Machine) -> String {
+    let mut words = vec![
+        "console=ttyS0",
+        "8250.nr_uarts=1",
+        "quiet",
+        "loglevel=4",
+        "reboot=k",
+        "panic=-1",
+        "cryptomgr.notests=1",
+        "random.trust_cpu=on",
+        "i8042.noaux",
+        "i8042.nomux",
+        "i8042.dumbkbd",
+        "swiotlb=noforce",
+    ];
+    // A guest without an initrd is no Linux, and needs no more than it finds.
+    if machine.initrd.is_none() {
+        words.retain(|word| word.starts_with("reboot") || word.starts_with("panic"));
+    }
+    words.join(" ")
+}
+
+/// Waits until the guest takes connections to its session port, or its VMM ends.
+async fn listens(
+    launched: &mut Launched,
+    socket: Socket,
+    machine: &Machine,
+    deadline: Instant,
+) -> Result<Socket, BootError> {
+    let refused = ConnectError::Refused { port: SESSION_PORT };
+    let connected = async {
+        tokio::select! {
+            connected = connect(socket.path(), SESSION_PORT, deadline) => connected.map(drop),
+            () = launched.owned.ended() => Err(refused),
+        }
+    };
+    match timeout_at(deadline, connected).await {
+        Ok(Ok(())) => Ok(socket),
+        _ => Err(BootError::NotReady {
+            timeout: machine.boot_timeout,
+            console: launched.console.text(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_is_no_linux_gets_no_words_for_one() {
+        let machine = Machine {
+            id: "vm-1".into(),
+            kernel: "/bare".into(),
+            initrd: None,
+            rootfs: None,
+            memory_mib: 128,
+            vcpus: 1,
+            boot_timeout: Duration::from_secs(1),
+            snapshot: None,
+        };
+        assert_eq!(kernel_arguments(&machine), "reboot=k panic=-1");
+        let linux = Machine {
+            initrd: Some("/initrd".into()),
+            ..machine
+        };
+        assert!(kernel_arguments(&linux).contains("console=ttyS0"));
+        assert!(!kernel_arguments(&linux).contains("nomodule"));
+    }
+}

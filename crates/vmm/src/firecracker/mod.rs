@@ -1,0 +1,210 @@
+//! The Firecracker driver.
+//!
+//! ```text
+//!   jail ── firecracker ── API socket: machine, kernel, disk, vsock, entropy ── start
+//!                       └─ API socket: load a snapshot's state, map its memory ── resume
+//! ```
+//!
+//! Firecracker is started through its own jailer, if there is one and we are root, else through
+//! our jail. Either way it finds every file under the path that it has outside, and makes its sockets
+//! in one folder of the run directory. Source of all that is said to it: Firecracker, `docs` and
+//! `src/firecracker/swagger/firecracker.yaml`, v1.16.1.
+
+mod api;
+mod boot;
+mod exit;
+mod launch;
+mod microvm;
+mod requests;
+mod save;
+mod version;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use crate::driver::{
+    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
+};
+use crate::owned::{hash, user_of};
+use crate::qemu::probe;
+use crate::timeline::Timeline;
+
+pub use api::ApiError;
+pub use version::{BadVersion, FindError, Version};
+
+/// The program's usual name.
+const PROGRAM: &str = "firecracker";
+/// Its jailer's.
+const JAILER: &str = "jailer";
+
+/// Firecracker on this host.
+#[derive(Clone, Debug)]
+pub struct Firecracker {
+    program: PathBuf,
+    jailing: Jailing,
+    jail_program: PathBuf,
+    run_base: PathBuf,
+    version: Version,
+    format: Version,
+    tsc_khz: u64,
+}
+
+/// How a Firecracker is confined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jailing {
+    /// By its own jailer; only root can.
+    Jailer(PathBuf),
+    /// By our jail.
+    Ours,
+    /// Not at all: to measure what a jail costs, and for stand-ins.
+    None,
+}
+
+/// Where Firecracker is looked for, and what starts it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its program.
+    pub program: PathBuf,
+    /// How it is confined.
+    pub jailing: Jailing,
+    /// Program that enters the jail when its first argument is [`firelane_sys::jail::ARGUMENT`].
+    pub jail_program: PathBuf,
+    /// Folder of the run directories.
+    pub run_base: PathBuf,
+    /// Rate of the host's time-stamp counter in kHz.
+    pub tsc_khz: u64,
+}
+
+/// Firecracker's program: `$FIRELANE_FIRECRACKER`, else the one on `PATH`, if there is one.
+#[must_use]
+pub fn default_program() -> Option<PathBuf> {
+    named("FIRELANE_FIRECRACKER", PROGRAM)
+}
+
+/// Its jailer: `$FIRELANE_JAILER`, else the one on `PATH`, if there is one and we are root: nobody
+/// else can use it.
+#[must_use]
+pub fn default_jailer() -> Option<PathBuf> {
+    let root = rustix::process::geteuid().is_root();
+    named("FIRELANE_JAILER", JAILER).filter(|_| root)
+}
+
+fn named(variable: &str, program: &str) -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os(variable) {
+        return Some(named.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+impl Firecracker {
+    /// Asks the programs which versions they are.
+    ///
+    /// # Errors
+    /// [`FindError`]; older ones than [`Version::BOOT_FLOOR`] are refused, and so is a jailer of
+    /// another version.
+    pub async fn find(place: Place) -> Result<Firecracker, FindError> {
+        let Place {
+            program,
+            jailing,
+            jail_program,
+            run_base,
+            tsc_khz,
+        } = place;
+        let version = version::of(&program).await?;
+        if version < Version::BOOT_FLOOR {
+            let found = version;
+            return Err(FindError::TooOld { program, found });
+        }
+        if let Jailing::Jailer(jailer) = &jailing {
+            let found = version::of(jailer).await?;
+            if found != version {
+                return Err(FindError::OtherJailer {
+                    jailer: jailer.clone(),
+                    found,
+                    expected: version,
+                });
+            }
+        }
+        let format = version::snapshot_format(&program).await?;
+        Ok(Firecracker {
+            program,
+            jailing,
+            jail_program,
+            run_base,
+            version,
+            format,
+            tsc_khz,
+        })
+    }
+
+    /// Which version it is.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The user that this machine's VMM becomes, if it does.
+    fn user(&self, machine: &Machine) -> Option<u32> {
+        user_of(&machine.id).filter(|_| self.jailing != Jailing::None)
+    }
+
+    /// Its program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// How it is confined.
+    #[must_use]
+    pub fn jailing(&self) -> &Jailing {
+        &self.jailing
+    }
+}
+
+#[async_trait]
+impl Driver for Firecracker {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Firecracker
+    }
+
+    fn acceleration(&self) -> Acceleration {
+        Acceleration::Kvm
+    }
+
+    fn identity(&self, machine: &Machine) -> Identity {
+        let (kind, version, format) = (self.kind().name(), self.version, self.format);
+        let (program, processor) = (probe::stamp(&self.program), probe::processor());
+        let kernel = probe::kernel_family();
+        let arguments = format!("{} {:?}", boot::kernel_arguments(machine), machine.rootfs);
+        let arguments = hash(&arguments);
+        Identity {
+            vmm: format!(
+                "{kind} {version} format {format} {program} {arguments:016x} {kernel} {processor}"
+            ),
+            tsc_khz: self.tsc_khz,
+        }
+    }
+
+    async fn boot(
+        &self,
+        machine: &Machine,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        let vm = boot::boot(self, machine, timeline).await?;
+        Ok(Box::new(vm))
+    }
+
+    async fn restore(
+        &self,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        let vm = boot::restore(self, machine, files, timeline).await?;
+        Ok(Box::new(vm))
+    }
+}

@@ -1,0 +1,226 @@
+//! Snapshots: where Firecracker writes them, and how they become files of ours.
+//!
+//! Firecracker writes into a folder that its jail shows it, always to names that do not exist yet: a
+//! memory file that is there already would keep its old pages below a Diff. What comes out is the work
+//! of a process that a guest may have taken over, so it is opened without following links and has to be
+//! a plain file.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{OFlags, SeekFrom, copy_file_range, seek};
+
+use super::api::{Api, ApiError};
+use super::requests::{CreateSnapshot, SnapshotKind};
+use crate::driver::SnapshotFiles;
+
+/// How long a snapshot may take beside what its size adds.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is counted on at least, in MiB per second; the slowest disks that were met do tens.
+const SLOWEST_MIB_PER_S: u32 = 16;
+/// Others read a snapshot, VMMs with a user of their own among them; a folder keeps it from those that
+/// shall not.
+const READABLE: u32 = 0o444;
+
+/// A folder for a snapshot that does not exist yet, beside its files.
+#[derive(Debug)]
+pub(super) struct Place {
+    folder: PathBuf,
+    files: SnapshotFiles,
+}
+
+impl Place {
+    /// Makes the folder, for this user if there is one.
+    pub(super) fn make(files: SnapshotFiles, user: Option<u32>) -> io::Result<Place> {
+        let folder = files.memory.with_extension("vmm");
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let place = Place { folder, files };
+        std::os::unix::fs::chown(&place.folder, user, user)?;
+        Ok(place)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn files(&self) -> &SnapshotFiles {
+        &self.files
+    }
+
+    /// What Firecracker left there becomes the snapshot's files. It must have ended.
+    pub(super) fn keep(self) -> io::Result<()> {
+        let written = Written::of(&self.folder);
+        for (from, to) in [
+            (&written.memory, &self.files.memory),
+            (&written.state, &self.files.state),
+        ] {
+            close_to_writing(&plain(from)?)?;
+            fs::rename(from, to)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.folder.display(), %error, "cannot remove a snapshot's folder");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What Firecracker writes.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    memory: PathBuf,
+    state: PathBuf,
+}
+
+impl Written {
+    pub(super) fn of(folder: &Path) -> Written {
+        Written {
+            memory: folder.join("memory"),
+            state: folder.join("state"),
+        }
+    }
+
+    /// Has Firecracker write them. The microVM must be paused.
+    pub(super) async fn write(
+        &self,
+        api: &mut Api,
+        kind: SnapshotKind,
+        memory_mib: u32,
+    ) -> Result<(), ApiError> {
+        let create = CreateSnapshot {
+            snapshot_type: kind,
+            snapshot_path: &self.state,
+            mem_file_path: &self.memory,
+        };
+        let size = Duration::from_secs((memory_mib / SLOWEST_MIB_PER_S).into());
+        api.put("/snapshot/create", &create, SAVE_TIMEOUT + size)
+            .await
+    }
+
+    /// Copies them to `files`, which do not exist yet, and removes them. Holes stay holes.
+    pub(super) fn copy_to(&self, files: &SnapshotFiles) -> io::Result<()> {
+        for (from, to) in [(&self.memory, &files.memory), (&self.state, &files.state)] {
+            copy(from, to)?;
+            fs::remove_file(from)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what there is of them.
+    pub(super) fn discard(&self) {
+        for path in [&self.memory, &self.state] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The file at `path`, which must be a plain one with no other name.
+fn plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = File::options();
+    options.read(true).custom_flags(flags.bits().cast_signed());
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() && meta.nlink() == 1 {
+        Ok(file)
+    } else {
+        let what = format!("{} is no plain file", path.display());
+        Err(io::Error::other(what))
+    }
+}
+
+/// The file becomes ours, and nobody writes it any more.
+fn close_to_writing(file: &File) -> io::Result<()> {
+    let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+    rustix::fs::fchown(file, Some(user), Some(group))?;
+    file.set_permissions(Permissions::from_mode(READABLE))
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let from = plain(from)?;
+    let size = from.metadata()?.len();
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let to = options.open(to)?;
+    to.set_len(size)?;
+    let mut at = 0;
+    while at < size {
+        let data = match seek(&from, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // Nothing but a hole is left.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let hole = seek(&from, SeekFrom::Hole(data))?.min(size);
+        copy_range(&from, &to, data, hole)?;
+        at = hole;
+    }
+    close_to_writing(&to)
+}
+
+fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+    let (mut read, mut write) = (start, start);
+    while read < end {
+        let length = usize::try_from(end - read).unwrap_or(usize::MAX);
+        if copy_file_range(from, Some(&mut read), to, Some(&mut write), length)? == 0 {
+            // It became shorter while it was read.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the host may have put pages of a guest aside, where a Diff would not find them. Source:
+/// proc_swaps(5): a heading, then a line for each.
+pub(super) fn host_swaps() -> bool {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    swaps.lines().count() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_copy_has_the_content_and_the_holes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let file = File::create(&from).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(b"begin", 0).unwrap();
+        file.write_all_at(b"middle", 32 << 20).unwrap();
+        copy(&from, &to).unwrap();
+        assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
+        let meta = fs::metadata(&to).unwrap();
+        assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+        assert_eq!(meta.permissions().mode() & 0o777, READABLE);
+    }
+
+    #[test]
+    fn a_link_is_not_followed_and_a_second_name_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, other) = (
+            folder.path().join("file"),
+            folder.path().join("link"),
+            folder.path().join("other"),
+        );
+        fs::write(&file, "x").unwrap();
+        plain(&file).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(plain(&link).is_err());
+        fs::hard_link(&file, &other).unwrap();
+        assert!(plain(&file).is_err());
+        assert!(plain(folder.path()).is_err());
+    }
+}
