@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use firelane_guest_proto::Lang;
+use firelane_guest_proto::{Lang, Tier};
 use firelane_wire::key::{Rate, Scope};
 
 use crate::commands::key::{parse_rate, parse_scope};
@@ -47,6 +47,9 @@ pub enum Command {
     /// Check the record of what was done to keys
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Show that a control does what it is for, on this machine and without a microVM
+    #[command(subcommand)]
+    Verify(VerifyCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -84,6 +87,9 @@ pub struct MachineArgs {
     /// Guest memory in MiB [default: the template's]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(128..=65536))]
     pub memory_mib: Option<u32>,
+    /// System calls that programs may make: essential, minimal, standard, network or unrestricted [default: the template's]
+    #[arg(long, value_name = "TIER", value_parser = parse_tier)]
+    pub seccomp: Option<Tier>,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
     pub vcpus: u32,
@@ -404,6 +410,18 @@ pub enum AuditCommand {
     },
 }
 
+/// Commands of `firelane verify`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum VerifyCommand {
+    /// Make system calls behind the filters that programs in guests get; needs no KVM and no root
+    #[command(after_help = "Exit codes: 0 each filter answers as it should; 1 one does not.")]
+    Seccomp {
+        /// As JSON, every call included
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// Arguments of `firelane doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -512,6 +530,11 @@ fn parse_lang(text: &str) -> Result<Lang, String> {
         .map_err(|error: firelane_guest_proto::lang::UnknownLang| error.to_string())
 }
 
+fn parse_tier(text: &str) -> Result<Tier, String> {
+    text.parse()
+        .map_err(|error: firelane_guest_proto::tier::UnknownTier| error.to_string())
+}
+
 /// Longest time limit: one day.
 const MAX_TIME: Duration = Duration::from_secs(86_400);
 
@@ -567,6 +590,7 @@ impl MachineArgs {
         MachineArgs {
             template: template.to_owned(),
             memory_mib: None,
+            seccomp: None,
             vcpus: 1,
             driver: DriverChoice::Auto,
             cold: false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use firelane_agent::clone::{self, Ready};
 use firelane_agent::snapshot;
 use firelane_agent::workshop::{BOOT_TIMEOUT, Workshop, new_id, program_memory_bytes};
-use firelane_guest_proto::SESSION_PORT;
+use firelane_guest_proto::{SESSION_PORT, Tier};
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
 use firelane_vmm::connect::connect;
@@ -83,7 +83,8 @@ impl Host {
     ) -> Result<Host, Failure> {
         sweep();
         let runner = guest_runner()?;
-        let (template, initrd) = verify(template, runner.clone()).await?;
+        let tier = args.seccomp.unwrap_or(template.manifest().seccomp);
+        let (template, initrd) = verify(template, runner.clone(), tier).await?;
         let manifest = template.manifest();
         let machine = Machine {
             id: String::new(),
@@ -308,10 +309,11 @@ pub(crate) async fn build_template(
 async fn verify(
     template: Template,
     runner: PathBuf,
+    tier: Tier,
 ) -> Result<(Verified<Template>, PathBuf), Failure> {
     let verifying = tokio::task::spawn_blocking(move || {
         let mut template = template.verified()?;
-        let initrd = template.initrd(&runner)?;
+        let initrd = template.initrd_of_tier(&runner, tier)?;
         Ok::<_, StoreError>((template, initrd))
     });
     match verifying.await {
@@ -321,7 +323,7 @@ async fn verify(
 }
 
 /// The guest-runner's file: `$FIRELANE_GUEST`, else beside this program.
-fn guest_runner() -> Result<PathBuf, Failure> {
+pub(crate) fn guest_runner() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("FIRELANE_GUEST").map(PathBuf::from);
     let program = std::env::current_exe().map_err(Failure::platform)?;
     let path = named.unwrap_or_else(|| program.with_file_name("firelane-guest"));

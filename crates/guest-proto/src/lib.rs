@@ -28,8 +28,10 @@ pub mod lang;
 pub mod link;
 pub mod message;
 pub mod original;
+pub mod tier;
 
 pub use lang::Lang;
+pub use tier::Tier;
 
 /// Port of the original protocol ([`original`]).
 pub const ORIGINAL_PORT: u32 = 5000;

@@ -13,6 +13,7 @@
 //!   warm        before a template's snapshot: zygotes, interpreters that wait for a program
 //!   renewal     before a live snapshot: programs stand still; after a restore: entropy, time and
 //!               names of this clone's own
+//!   seccomp     what programs may ask of the kernel
 //!   workers     threads that wait for something to do
 //!   reaper      the main thread: collects every child, ours and orphans
 //! ```
@@ -30,6 +31,7 @@ mod files;
 mod original;
 mod reaper;
 mod renewal;
+mod seccomp;
 mod session;
 mod transport;
 mod wake;
@@ -37,6 +39,7 @@ mod warm;
 mod workers;
 mod zygote;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -60,20 +63,51 @@ pub(crate) struct Guest {
     pub(crate) detached: detached::Registry,
     /// Whether programs may run.
     pub(crate) renewal: renewal::Renewal,
+    /// What programs may ask of the kernel.
+    pub(crate) tier: firelane_guest_proto::Tier,
     /// Facts for the welcome message.
     pub(crate) facts: boot::Facts,
 }
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!("firelane-guest is the init program of a Firelane microVM; it does nothing else");
-        return ExitCode::from(2);
+        return outside();
     }
     if let Err(error) = run() {
         console::log(&format!("cannot go on: {}", console::chain(&error)));
     }
     // The driver sees the reset as the end of the microVM; the console tells it why.
     boot::reset()
+}
+
+/// Outside of a guest it only shows what its filters do.
+fn outside() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["verify", "seccomp"] => seccomp::verify().and_then(|verdict| {
+            writeln!(io::stdout(), "{}", verdict.report)?;
+            Ok(verdict.holds)
+        }),
+        [seccomp::PROBE, ref how @ ..] if how.len() <= 1 => {
+            seccomp::probe(how.first().copied()).map(|()| true)
+        }
+        _ => {
+            eprintln!(
+                "firelane-guest is the init program of a Firelane microVM; \
+                 elsewhere it only knows 'firelane-guest verify seccomp'"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("firelane-guest: cannot look at the seccomp filters: {error}");
+            ExitCode::from(125)
+        }
+    }
 }
 
 /// Why the guest cannot go on.
@@ -84,7 +118,7 @@ enum GuestError {
     #[error("cannot listen for the host")]
     Transport(#[from] transport::TransportError),
     #[error("cannot collect children")]
-    Reap(#[source] std::io::Error),
+    Reap(#[source] io::Error),
 }
 
 fn run() -> Result<(), GuestError> {
@@ -100,6 +134,7 @@ fn run() -> Result<(), GuestError> {
         zygotes: zygote::Zygotes::default(),
         detached: detached::Registry::default(),
         renewal: renewal::Renewal::default(),
+        tier: prepared.tier,
         facts: prepared.facts.ready_now(),
     });
     transport::serve(listeners, &guest)?;

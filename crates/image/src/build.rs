@@ -240,6 +240,7 @@ impl<'a> Build<'a> {
                 wheels,
                 env: self.resolved.env.clone(),
                 memory_mib: self.resolved.memory_mib,
+                seccomp: self.resolved.seccomp,
                 warmup: self.resolved.warmup.clone(),
             };
             manifest.id = manifest.content_id();

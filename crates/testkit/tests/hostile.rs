@@ -143,6 +143,49 @@ fn devices_are_closed_to_programs() {
 }
 
 #[test]
+fn what_tells_of_the_kernel_is_masked() {
+    // With sockets and all other calls that a program can be given.
+    let code = "for f in iomem ioports kallsyms kcore keys key-users kmsg modules slabinfo sysrq-trigger timer_list vmallocinfo; do \
+                test -e /proc/$f && head -c 1 /proc/$f 2>/dev/null >&2 && echo open $f; done; \
+                for d in /proc/irq /proc/bus /sys/firmware /sys/module /sys/kernel/debug /sys/kernel/tracing /sys/kernel/security; do \
+                ls $d 2>/dev/null && echo open $d; done; \
+                head -c 5 /proc/meminfo; test -r /proc/self/maps && ls -d /sys/kernel/mm";
+    let report = attack("bash", code, &["--seccomp", "unrestricted"]);
+    assert_eq!(stdout(&report), "MemTo/sys/kernel/mm\n", "{report}");
+}
+
+#[test]
+fn proc_sys_and_dev_take_no_changes() {
+    let code = "import errno\n\
+                for path in ('/dev/x', '/sys/x', '/sys/kernel/mm/x', '/proc/sys/kernel/hostname', '/proc/sys/vm/drop_caches', '/proc/x'):\n\
+                \x20   try: open(path, 'w'); print('open', path)\n\
+                \x20   except OSError as e: print(errno.errorcode[e.errno])\n\
+                print([l.split()[3].split(',')[0] for l in open('/proc/mounts') if l.split()[1] in ('/dev', '/sys')])";
+    let report = attack("python", code, &["--seccomp", "unrestricted"]);
+    let expected = "EROFS\nEROFS\nEROFS\nEACCES\nEACCES\nENOENT\n['ro', 'ro']\n";
+    assert_eq!(stdout(&report), expected, "{report}");
+}
+
+#[test]
+fn the_kernels_settings_are_hardened() {
+    let code = "cd /proc/sys; head -v -n 1 kernel/{dmesg_restrict,kptr_restrict,perf_event_paranoid,unprivileged_bpf_disabled,modules_disabled,kexec_load_disabled,yama/ptrace_scope} \
+                user/max_{user,mnt,net,pid,ipc,uts,cgroup}_namespaces fs/{suid_dumpable,protected_symlinks,protected_hardlinks} dev/tty/ldisc_autoload 2>&1 | \
+                grep -v '^$' | sed 's/==> \\(.*\\) <==/\\1/' | paste -sd '= '; \
+                grep -o 'vsyscall=none\\|debugfs=off\\|oops=panic\\|slab_nomerge' /proc/cmdline";
+    let report = attack("bash", code, &[]);
+    let lines: Vec<&str> = stdout(&report).lines().collect();
+    let settings = "kernel/dmesg_restrict=1 kernel/kptr_restrict=2 kernel/perf_event_paranoid=3 \
+                    kernel/unprivileged_bpf_disabled=1 kernel/modules_disabled=1 kernel/kexec_load_disabled=1 \
+                    kernel/yama/ptrace_scope=1 user/max_user_namespaces=0 user/max_mnt_namespaces=0 \
+                    user/max_net_namespaces=0 user/max_pid_namespaces=0 user/max_ipc_namespaces=0 \
+                    user/max_uts_namespaces=0 user/max_cgroup_namespaces=0 fs/suid_dumpable=0 \
+                    fs/protected_symlinks=1 fs/protected_hardlinks=1 dev/tty/ldisc_autoload=0";
+    let command_line = ["vsyscall=none", "debugfs=off", "oops=panic", "slab_nomerge"];
+    assert_eq!(lines[0], settings, "{report}");
+    assert_eq!(lines[1..], command_line, "{report}");
+}
+
+#[test]
 fn a_program_cannot_restart_or_crash_the_guest() {
     // A kernel may have closed the trigger (EACCES), or have none (ENOENT).
     let code = "import ctypes, os\n\

@@ -256,7 +256,7 @@ fn the_guest_sees_only_the_loopback_interface() {
                 s = socket.create_server(('127.0.0.1', 0)); print(socket.create_connection(s.getsockname()).getpeername()[0])\n\
                 try: socket.create_connection(('192.0.2.1', 80), 2)\n\
                 except OSError as e: print(e.errno)";
-    let report = lab.run_json("python", code, &[]);
+    let report = lab.run_json("python", code, &["--seccomp", "network"]);
     assert_eq!(report["stdout"], "127.0.0.1\n101\n");
 }
 

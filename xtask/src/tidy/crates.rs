@@ -95,6 +95,8 @@ const AND_PROGRAMS: &[&str] = &[
 const TESTKIT: &str = "firelane-testkit";
 /// What the guest-runner may depend on from outside the workspace: nothing that brings a runtime along.
 const GUEST_RUNNER: &[&str] = &["libc", "rustix", "serde", "thiserror"];
+/// What its build script may use: nothing of that is in the guest.
+const GUEST_RUNNER_BUILD: &[&str] = &["seccompiler", "serde_json"];
 
 pub(super) fn check(packages: &[Package]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -120,7 +122,9 @@ fn refuse(package: &str, allowed: &[&str], dependency: &Dependency) -> Option<St
     let for_tests = dependency.kind.as_deref() == Some("dev");
     let refused = match dependency.path {
         Some(_) => !(allowed.contains(&name) || for_tests && name == TESTKIT),
-        None => package == "firelane-guest-runner" && !for_tests && !GUEST_RUNNER.contains(&name),
+        None if package != "firelane-guest-runner" || for_tests => false,
+        None if dependency.kind.as_deref() == Some("build") => !GUEST_RUNNER_BUILD.contains(&name),
+        None => !GUEST_RUNNER.contains(&name),
     };
     refused.then(|| format!("{package} must not depend on {name}"))
 }
@@ -189,6 +193,12 @@ mod tests {
             ("tokio", Some("build"), false),
             false,
         );
+        check_one(
+            "firelane-guest-runner",
+            ("seccompiler", Some("build"), false),
+            true,
+        );
+        check_one("firelane-guest-runner", ("seccompiler", None, false), false);
         check_one(
             "firelane-guest-runner",
             ("proptest", Some("dev"), false),

@@ -9,6 +9,7 @@ mod run;
 mod serve;
 mod shell;
 mod template;
+mod verify;
 
 use crate::args::Command;
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub(crate) async fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Shell(args) => interruptible(shell::shell(args)).await,
         Command::Template(command) => interruptible(template::template(command)).await,
         Command::Doctor(args) => interruptible(doctor::doctor(args)).await,
+        Command::Verify(command) => interruptible(verify::verify(command)).await,
         Command::Bench(command) => bench::bench(command).await,
         Command::Completions { shell } => completions::completions(shell),
     }

@@ -66,6 +66,7 @@ async fn make_snapshot(template: &Template) -> Result<(), Failure> {
     let machine = MachineArgs {
         template: template.manifest().name.clone(),
         memory_mib: None,
+        seccomp: None,
         vcpus: 1,
         driver: DriverChoice::Auto,
         cold: false,
@@ -106,6 +107,7 @@ fn show(template: &Template, json: bool) -> Result<(), Failure> {
     say(format_args!("id           {}", manifest.id))?;
     say(format_args!("created      {}", manifest.created))?;
     say(format_args!("memory       {} MiB", manifest.memory_mib))?;
+    say(format_args!("seccomp      {}", manifest.seccomp))?;
     say(format_args!(
         "rootfs       {} ({} MiB)",
         template.location(&manifest.rootfs).display(),

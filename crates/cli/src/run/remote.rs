@@ -35,6 +35,7 @@ pub(crate) async fn service(args: &RunArgs, program: &Program) -> Result<Option<
     let ordinary = !args.local
         && !machine.cold
         && machine.vcpus == 1
+        && machine.seccomp.is_none()
         && machine.driver == DriverChoice::Auto
         // Not a definition file.
         && !machine.template.contains(['/', '.'])

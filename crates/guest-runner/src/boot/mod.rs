@@ -3,16 +3,19 @@
 //! The kernel starts us from the initrd. We load the modules of the device model, mount the
 //! template's read-only root with an overlay in memory over it, and move there.
 
+mod masks;
 mod modules;
 mod mounts;
 mod network;
 mod sysctl;
+mod tier;
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use firelane_guest_proto::Tier;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup::{Bounds, Cgroup};
@@ -55,6 +58,8 @@ pub(crate) enum BootError {
     Loopback(#[source] io::Error),
     #[error("cannot set up cgroups")]
     Cgroup(#[source] io::Error),
+    #[error("the host has not said which system calls programs may make")]
+    Tier(#[source] firelane_guest_proto::tier::UnknownTier),
     #[error("the guest has too little memory to run anything: {available} bytes are left")]
     NoMemory { available: u64 },
 }
@@ -63,6 +68,7 @@ pub(crate) enum BootError {
 pub(crate) struct Prepared {
     pub(crate) execs: Cgroup,
     pub(crate) zygotes: Cgroup,
+    pub(crate) tier: Tier,
     pub(crate) facts: Facts,
 }
 
@@ -91,12 +97,14 @@ impl Facts {
 /// Makes the guest usable.
 pub(crate) fn prepare() -> Result<Prepared, BootError> {
     let started_us = uptime_us();
+    let tier = tier::read()?;
     mounts::early()?;
     modules::load_all()?;
     let memory = meminfo("MemTotal")?;
     mounts::enter_root(memory)?;
     mounts::late()?;
     sysctl::harden()?;
+    masks::put_on()?;
     network::loopback_up().map_err(BootError::Loopback)?;
     rustix::system::sethostname(b"firelane").map_err(|errno| BootError::File {
         action: "set",
@@ -129,6 +137,7 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
     Ok(Prepared {
         execs,
         zygotes,
+        tier,
         facts,
     })
 }

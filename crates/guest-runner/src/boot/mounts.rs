@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   /            overlay: template root (erofs, read-only) below, tmpfs above
-//!   /dev         devtmpfs     /dev/pts  devpts     /dev/shm  tmpfs
-//!   /proc        proc, other users' processes hidden
-//!   /sys         sysfs, read-only     /sys/fs/cgroup  cgroup2
+//!   /dev         devtmpfs, read-only     /dev/pts  devpts     /dev/shm  tmpfs
+//!   /proc        proc, other users' processes hidden, parts of it masked
+//!   /sys         sysfs, read-only, parts of it masked     /sys/fs/cgroup  cgroup2
 //!   /run         tmpfs
 //! ```
 //!
@@ -141,6 +141,10 @@ pub(crate) fn late() -> Result<(), BootError> {
             source,
         })?;
     }
+    // The devices themselves stay as they are, and the kernel may still add some: only this mount is
+    // read-only.
+    let devices = DEVICES | MountFlags::RDONLY | MountFlags::BIND;
+    remount("/dev", devices, "")?;
     folder_at("/tmp", 0o1777)?;
     folder_at("/work", 0o755)?;
     folder_at("/home/user", 0o755)?;

@@ -6,7 +6,7 @@ use std::io;
 use super::BootError;
 
 /// Setting and value. Sources: Linux, `Documentation/admin-guide/sysctl/` (6.1).
-const SETTINGS: [(&str, &str); 15] = [
+const SETTINGS: [(&str, &str); 28] = [
     ("kernel/dmesg_restrict", "1"),
     ("kernel/kptr_restrict", "2"),
     ("kernel/perf_event_paranoid", "3"),
@@ -22,7 +22,20 @@ const SETTINGS: [(&str, &str); 15] = [
     ("fs/protected_hardlinks", "1"),
     ("fs/protected_fifos", "2"),
     ("fs/protected_regular", "2"),
+    ("fs/suid_dumpable", "0"),
+    ("dev/tty/ldisc_autoload", "0"),
+    ("dev/tty/legacy_tiocsti", "0"),
+    ("kernel/kexec_load_disabled", "1"),
+    ("kernel/unprivileged_userns_clone", "0"),
+    ("vm/unprivileged_userfaultfd", "0"),
     ("user/max_user_namespaces", "0"),
+    ("user/max_cgroup_namespaces", "0"),
+    ("user/max_ipc_namespaces", "0"),
+    ("user/max_mnt_namespaces", "0"),
+    ("user/max_net_namespaces", "0"),
+    ("user/max_pid_namespaces", "0"),
+    ("user/max_time_namespaces", "0"),
+    ("user/max_uts_namespaces", "0"),
 ];
 
 /// Applies the settings; one that this kernel does not have has nothing to restrict.

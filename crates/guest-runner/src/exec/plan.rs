@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) interpreter: String,
     /// The source, if a zygote may run it in the program's place.
     pub(crate) source: Option<Source>,
+    /// The language, if it is source code.
+    pub(crate) lang: Option<Lang>,
     /// Files in the working directory that go with the program.
     going: Vec<String>,
 }
@@ -136,6 +138,10 @@ impl Plan {
             pty: spec.pty,
             interpreter: interpreter_name,
             source,
+            lang: match &spec.program {
+                Program::Code { lang, .. } => Some(*lang),
+                Program::Command { .. } => None,
+            },
             going,
         })
     }

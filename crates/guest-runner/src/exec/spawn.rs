@@ -22,6 +22,7 @@ use super::{USER_ID, refused};
 use crate::Guest;
 use crate::cgroup::{Bounds, Cgroup};
 use crate::reaper::Watch;
+use crate::seccomp::Filter;
 use crate::wake::Wake;
 use crate::zygote::{self, Order};
 
@@ -194,10 +195,11 @@ fn start_in(
     let procs = group.procs()?;
     let cwd = plan.cwd.try_clone()?;
     let has_terminal = plan.pty.is_some();
+    let filter = Filter::of(guest.tier, plan.lang);
     // SAFETY: between fork and exec only async-signal-safe work is done: system calls on
     // descriptors and constants prepared above, no allocation and no lock.
     unsafe {
-        command.pre_exec(move || confine(&procs, &cwd, has_terminal));
+        command.pre_exec(move || confine(&procs, &cwd, has_terminal, filter));
     }
     let (child, watch) = guest.reaper.spawn(&mut command, Arc::clone(wake))?;
     let pid = Pid::from_child(&child);
@@ -217,7 +219,12 @@ fn order(plan: &Plan) -> Option<Order<'_>> {
 }
 
 /// In the child: gives up everything, in the one order that works.
-pub(crate) fn confine(procs: &std::fs::File, cwd: &OwnedFd, has_terminal: bool) -> io::Result<()> {
+pub(crate) fn confine(
+    procs: &std::fs::File,
+    cwd: &OwnedFd,
+    has_terminal: bool,
+    filter: Filter,
+) -> io::Result<()> {
     rustix::io::write(procs, b"0")?;
     raise_oom_score()?;
     rustix::process::setsid()?;
@@ -246,7 +253,8 @@ pub(crate) fn confine(procs: &std::fs::File, cwd: &OwnedFd, has_terminal: bool) 
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     rustix::thread::set_no_new_privs(true)?;
-    Ok(())
+    // Last: it allows less than what was done here.
+    filter.install()
 }
 
 /// The program goes first when memory runs out; it inherited the guest-runner's protection.

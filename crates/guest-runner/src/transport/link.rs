@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firelane_guest_proto::link::{
     Flow, Kind, LinkDecoder, LinkError, LinkFrame, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES, PORT_NAME,
@@ -21,6 +21,12 @@ use super::{TransportError, known};
 use crate::console;
 
 const PORTS: &str = "/sys/class/virtio-ports";
+/// Where the devices are that ports belong to.
+const DEVICES: &str = "/sys/bus/virtio/devices";
+/// Number of a device with ports. Source: Virtual I/O Device (VIRTIO) 1.2, 5.3 "Console Device".
+const CONSOLE: &str = "0x0003";
+/// How long the host may take to tell of the port, which it does once the device is there.
+const PORT_DEADLINE: Duration = Duration::from_secs(60);
 /// Bytes that may wait for the port before connections are no longer read.
 const MAX_QUEUED: usize = 256 << 10;
 /// How often a port without a host is looked at: the kernel reports its state, but no change.
@@ -30,8 +36,20 @@ const NO_HOST_POLL: Duration = Duration::from_millis(5);
 pub(crate) struct Port(OwnedFd);
 
 impl Port {
-    /// Opens the port of the link's name, if the microVM has it.
+    /// Opens the port of the link's name, if the microVM has it. Where there is a device for it, the host may
+    /// not have told of it yet.
     pub(crate) fn find() -> Result<Option<Port>, TransportError> {
+        let begun = Instant::now();
+        loop {
+            let found = Port::look()?;
+            if found.is_some() || !has_device() || begun.elapsed() > PORT_DEADLINE {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn look() -> Result<Option<Port>, TransportError> {
         let Ok(entries) = fs::read_dir(PORTS) else {
             return Ok(None);
         };
@@ -68,6 +86,13 @@ impl Port {
             }
         }
     }
+}
+
+/// Whether there is a device that ports belong to.
+fn has_device() -> bool {
+    let devices = fs::read_dir(DEVICES).into_iter().flatten().flatten();
+    let mut numbers = devices.map(|device| fs::read_to_string(device.path().join("device")));
+    numbers.any(|number| number.is_ok_and(|number| number.trim_end() == CONSOLE))
 }
 
 struct Connection {

@@ -73,6 +73,10 @@ impl Zygote {
         else {
             return Ok(None);
         };
+        // It has the filter of its children.
+        if !guest.tier.has_processes() {
+            return Ok(None);
+        }
         let mut command = Command::new(interpreter);
         command
             .args([word, source])
@@ -82,7 +86,7 @@ impl Zygote {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let waiting = Waiting::start(guest, &mut command, env.clone())?;
+        let waiting = Waiting::start(guest, lang, &mut command, env.clone())?;
         Ok(Some(Zygote { lang, waiting }))
     }
 

@@ -50,7 +50,7 @@ impl Parked {
             (Some(zygote), _, _) => zygote.park(guest, &theirs)?,
             (None, Lang::Node, Some(interpreter)) => {
                 let mut node = node(interpreter, snippets)?;
-                Waiting::start(guest, with(&mut node, env, theirs), env.clone())?
+                Waiting::start(guest, lang, with(&mut node, env, theirs), env.clone())?
             }
             // With one of its own it would not find ours.
             (None, Lang::Bash, Some(interpreter)) if !env.contains_key(BASH_ENV) => {
@@ -58,7 +58,7 @@ impl Parked {
                 bash.arg(exec::first_source(lang));
                 let bash = with(&mut bash, env, theirs)
                     .env(BASH_ENV, place(BASH, include_str!("bash.sh"))?);
-                Waiting::start(guest, bash, env.clone())?
+                Waiting::start(guest, lang, bash, env.clone())?
             }
             _ => return Ok(None),
         };

@@ -15,6 +15,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use firelane_guest_proto::Lang;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Pid;
 
@@ -22,6 +23,7 @@ use super::Order;
 use crate::Guest;
 use crate::exec::{self, USER_ID};
 use crate::reaper::Watch;
+use crate::seccomp::Filter;
 use crate::wake::Wake;
 
 /// The interpreter's descriptor of its socket.
@@ -45,10 +47,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Starts `command` as the programs' user, and waits until it says that it is ready. `env` is the part
+    /// Starts `command`, an interpreter of `lang`, as the programs' user and behind their filter, and waits until it says that it is ready. `env` is the part
     /// of its environment that its program finds.
     pub(super) fn start(
         guest: &Guest,
+        lang: Lang,
         command: &mut Command,
         env: BTreeMap<String, String>,
     ) -> io::Result<Waiting> {
@@ -56,11 +59,12 @@ impl Waiting {
         let cwd = OwnedFd::from(std::fs::File::open("/")?);
         let procs = guest.zygote_group.procs()?;
         let theirs_fd = theirs.as_raw_fd();
+        let filter = Filter::of(guest.tier, Some(lang));
         // SAFETY: between fork and exec only system calls on prepared descriptors are made. The
         // socket is at its number, or is put there, and stays open across the exec.
         unsafe {
             command.pre_exec(move || {
-                exec::confine(&procs, &cwd, false)?;
+                exec::confine(&procs, &cwd, false, filter)?;
                 let placed = if theirs_fd == CONTROL {
                     libc::fcntl(CONTROL, libc::F_SETFD, 0)
                 } else {

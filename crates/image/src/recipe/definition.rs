@@ -6,6 +6,7 @@
 //! packages = ["python3-numpy"]          # Debian packages; what they depend on comes along
 //! exclude = ["usr/share/doc"]           # patterns of paths left out: `*` in a component, `**` over components
 //! memory_mib = 512                      # default guest memory
+//! seccomp = "network"                   # system calls of programs: essential, minimal, standard, network, unrestricted
 //!
 //! [links]                               # what maintainer scripts would have linked: they do not run
 //! "usr/bin/awk" = "mawk"
@@ -30,6 +31,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use firelane_guest_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{FileError, read};
@@ -100,6 +102,7 @@ pub(crate) struct Spec {
     pub(crate) packages: Vec<String>,
     pub(crate) exclude: Vec<String>,
     pub(crate) memory_mib: Option<u32>,
+    pub(crate) seccomp: Option<Tier>,
     pub(crate) links: BTreeMap<String, String>,
     pub(crate) files: BTreeMap<String, FileSpec>,
     pub(crate) env: BTreeMap<String, String>,

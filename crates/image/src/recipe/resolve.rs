@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use firelane_guest_proto::Tier;
 use serde::Serialize;
 
 use super::definition::{Definition, DefinitionError, Spec, WheelSpec};
 use crate::digest::blake3_bytes;
 use crate::file::read;
+use crate::store::is_usual;
 use crate::tree::paths::normalise;
 
 /// Changes whenever the same definition would give another image: templates of an older recipe are built again.
@@ -29,6 +31,9 @@ pub(crate) struct Resolved {
     pub(crate) packages: BTreeSet<String>,
     pub(crate) exclude: Vec<String>,
     pub(crate) memory_mib: u32,
+    // The usual one changes no hash: what was built before there were tiers has it.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub(crate) seccomp: Tier,
     pub(crate) links: BTreeMap<String, String>,
     pub(crate) files: BTreeMap<String, PlacedFile>,
     pub(crate) env: BTreeMap<String, String>,
@@ -164,6 +169,9 @@ fn fold(
         resolved.wheels.push(wheel);
     }
     files(definition, resolved, &check)?;
+    if let Some(tier) = definition.spec.seccomp {
+        resolved.seccomp = tier;
+    }
     if let Some(own) = definition.spec.memory_mib {
         check.that(
             MEMORY_RANGE.contains(&own),
@@ -326,6 +334,10 @@ mod tests {
         );
         check("memory_mib = 1", "memory_mib \"1\" is not from 64");
         check("memory_mib = -1", "invalid value");
+        check(
+            "seccomp = 'none'",
+            "unknown variant `none`, expected one of `essential`",
+        );
         check("exclude = ['../x']", "exclude \"../x\" is not a pattern");
         check("exclude = ['/']", "is not a pattern");
         check(
@@ -371,10 +383,11 @@ mod tests {
     #[test]
     fn the_outer_definition_wins_over_what_it_includes() {
         let mine = parse(
-            "include = ['base']\nmemory_mib = 64\n[links]\n'/bin/awk' = 'gawk'\n[env]\nLANG = 'C'",
+            "include = ['base']\nmemory_mib = 64\nseccomp = 'network'\n[links]\n'/bin/awk' = 'gawk'\n[env]\nLANG = 'C'",
         )
         .unwrap();
         assert_eq!(mine.memory_mib, 64);
+        assert_eq!(mine.seccomp, Tier::Network);
         assert_eq!(mine.links["usr/bin/awk"], "gawk");
         assert_eq!(mine.env["LANG"], "C");
         assert!(mine.packages.contains("bash"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use firelane_guest_proto::Tier;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::blake3_bytes;
@@ -62,6 +63,9 @@ pub struct Manifest {
     pub env: BTreeMap<String, String>,
     /// Default guest memory in MiB.
     pub memory_mib: u32,
+    /// Which system calls programs may make, unless a run is given another tier; the usual one is not written.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub seccomp: Tier,
     /// Language -> snippets that warm a guest before its snapshot.
     pub warmup: BTreeMap<String, Vec<String>>,
 }
@@ -78,11 +82,21 @@ impl Manifest {
             self.memory_mib,
             &self.warmup,
         );
-        blake3_bytes(&serde_json::to_vec(&content).expect("strings and numbers always serialise"))
+        let bytes = match self.seccomp {
+            // What does not differ in it keeps the id that it had before there were tiers.
+            tier if is_usual(&tier) => serde_json::to_vec(&content),
+            tier => serde_json::to_vec(&(content, tier)),
+        };
+        blake3_bytes(&bytes.expect("strings and numbers always serialise"))
     }
 
     /// The blobs a template cannot do without.
     pub fn blobs(&self) -> [&Blob; 3] {
         [&self.rootfs, &self.kernel.vmlinux, &self.kernel.modules]
     }
+}
+
+/// Whether this is the tier of whoever names none.
+pub(crate) fn is_usual(tier: &Tier) -> bool {
+    *tier == Tier::default()
 }

@@ -4,7 +4,7 @@
 //! blobs/<blake3>           root file systems, kernels, module archives; mode 0444
 //! templates/<name>.json    manifests
 //! kernels/<source>.json    the kernels that templates share; of the small one, the name has its recipe
-//! initrds/<blake3>.cpio    runner + modules, joined on first use; a cache
+//! initrds/<blake3>.cpio    runner + tier + modules, joined on first use; a cache
 //! snapshots/<key>/         memory and state of a warmed guest, and their seal; made on first use, a cache
 //! seals/<blake3>           seals of the manifests with that content
 //! signing/                 keys, and what was seen and verified: the `signing` module
@@ -28,6 +28,7 @@ mod templates;
 mod tests;
 
 pub use blobs::Verification;
+pub(crate) use manifest::is_usual;
 pub use quarantine::Quarantined;
 pub use snapshots::{Found, Snapshot, SnapshotDraft, SnapshotOrigin};
 pub use template::Template;

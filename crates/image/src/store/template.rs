@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use firelane_guest_proto::Tier;
+
 use super::manifest::{Blob, Manifest};
 use super::templates::{INITRDS_KEPT, Store, StoreError, pieces, template_subject};
 use crate::digest::{blake3_bytes, blake3_file};
@@ -79,15 +81,23 @@ impl Verified<Template> {
     }
 
     /// An initrd with the program at `runner` as `/init` and this template's modules: made on first use, then kept,
-    /// named by the hashes of both. Its layout is described in the `initrd` module. One that is not what both make is made
-    /// again.
+    /// named by the hash of all that is in it. Its layout is described in the `initrd` module. One that is not what these
+    /// make is made again.
     ///
     /// # Errors
     /// [`StoreError::File`] when the runner cannot be read or the store not written.
     pub fn initrd(&mut self, runner: &Path) -> Result<PathBuf, StoreError> {
+        self.initrd_of_tier(runner, self.manifest.seccomp)
+    }
+
+    /// The same, where programs may make the system calls of `tier`, and not those of the template's own.
+    ///
+    /// # Errors
+    /// As [`Verified::initrd`].
+    pub fn initrd_of_tier(&mut self, runner: &Path, tier: Tier) -> Result<PathBuf, StoreError> {
         let (runner_hash, _) = blake3_file(runner).map_err(at("read", runner))?;
         let key = format!(
-            "{} {runner_hash} {}",
+            "{} {runner_hash} {tier} {}",
             initrd::LAYOUT,
             self.manifest.kernel.modules.hash
         );
@@ -95,12 +105,13 @@ impl Verified<Template> {
         let store = self.store.clone();
         let path = store.root.join("initrds").join(format!("{key}.cpio"));
         let stamp = store.signing.check_made(&path, &key, || {
-            initrd::assemble(&read(runner)?, &read(&self.modules())?).map_err(at("pack", runner))
+            initrd::assemble(&read(runner)?, tier, &read(&self.modules())?)
+                .map_err(at("pack", runner))
         })?;
         let stamp = match stamp {
             Some(stamp) => stamp,
             None => {
-                let initrd = initrd::assemble(&read(runner)?, &read(&self.modules())?)
+                let initrd = initrd::assemble(&read(runner)?, tier, &read(&self.modules())?)
                     .map_err(at("pack", runner))?;
                 store.place(&path, &initrd, 0o444)?;
                 store.trim_initrds(INITRDS_KEPT)?;

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use firelane_guest_proto::Tier;
+
 use super::manifest::{Kernel, Manifest, SCHEMA};
 use super::{KernelFiles, Store, StoreError, Template, Verification};
 use crate::kernel::KernelSource;
@@ -61,6 +63,7 @@ fn add(store: &Store, name: &str, rootfs: &str) -> Template {
                 wheels: Vec::new(),
                 env: BTreeMap::new(),
                 memory_mib: 256,
+                seccomp: Tier::default(),
                 warmup: BTreeMap::new(),
             };
             manifest.id = manifest.content_id();

@@ -231,6 +231,11 @@ pub(super) fn kernel_arguments(machine: &Machine) -> String {
         "panic=-1",
         "cryptomgr.notests=1",
         "random.trust_cpu=on",
+        // What no program of ours needs, and attacks on the kernel do.
+        "vsyscall=none",
+        "debugfs=off",
+        "oops=panic",
+        "slab_nomerge",
         "i8042.noaux",
         "i8042.nomux",
         "i8042.dumbkbd",

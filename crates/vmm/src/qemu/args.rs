@@ -131,7 +131,7 @@ pub(super) fn arguments(
 /// The guest kernel's command line. Source: Linux, `Documentation/admin-guide/kernel-parameters.txt`.
 fn kernel_arguments(acceleration: Acceleration, tsc_khz: u64) -> String {
     let common = "console=ttyS0 8250.nr_uarts=1 quiet loglevel=4 reboot=t panic=-1 \
-                  cryptomgr.notests=1 random.trust_cpu=on";
+                  cryptomgr.notests=1 random.trust_cpu=on vsyscall=none debugfs=off oops=panic slab_nomerge";
     match acceleration {
         Acceleration::Kvm => common.into(),
         // The counter is the host's, and calibration against an emulated timer fails when the host

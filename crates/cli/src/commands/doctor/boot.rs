@@ -24,6 +24,7 @@ pub(super) async fn check_boot(report: &mut Report, template: &str) -> Result<()
     let machine = MachineArgs {
         template: template.into(),
         memory_mib: None,
+        seccomp: None,
         vcpus: 1,
         driver: DriverChoice::Auto,
         cold: true,
