@@ -422,6 +422,23 @@ pub enum VerifyCommand {
     },
 }
 
+/// Arguments of `firelane bench firecracker`.
+#[derive(Debug, Args)]
+pub struct FirecrackerArgs {
+    /// How often each, after one that does not count
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Sizes of the guest's memory
+    #[arg(long, value_name = "MIB,...", value_delimiter = ',', default_values_t = [128, 512, 2048])]
+    pub memory_mib: Vec<u32>,
+    /// Clones that live at once, for what each takes of the host's memory
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub clones: u32,
+    /// Write the raw samples to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 /// Arguments of `firelane doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -459,6 +476,9 @@ pub enum BenchCommand {
         #[command(flatten)]
         args: BenchArgs,
     },
+    /// Firecracker with the bare guest: a restore to the first reply, raw, by Firelane without a jail, in
+    /// ours, and in Firecracker's jailer, in turns
+    Firecracker(FirecrackerArgs),
     /// Complete runs each second through a service: one client, several, several and warm microVMs
     Throughput(ThroughputArgs),
     /// Memory that clones of a snapshot take on this host, before and after a run

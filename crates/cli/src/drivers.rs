@@ -106,7 +106,10 @@ async fn try_firecracker(
     };
     let Some(found) = firecracker().await? else {
         let remedy = "install Firecracker v1.16.1 or later and its jailer, or name them in FIRELANE_FIRECRACKER and FIRELANE_JAILER";
-        return Ok((None, refused("is not installed".into(), remedy.into())));
+        return Ok((
+            None,
+            refused("Firecracker is not installed".into(), remedy.into()),
+        ));
     };
     let firecracker = match found {
         Ok(firecracker) => firecracker,

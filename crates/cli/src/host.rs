@@ -322,6 +322,13 @@ async fn verify(
     }
 }
 
+/// The bare guest's file: `$FIRELANE_BARE`, else beside this program.
+pub(crate) fn bare_guest() -> Result<PathBuf, Failure> {
+    let named = std::env::var_os("FIRELANE_BARE").map(PathBuf::from);
+    let program = std::env::current_exe().map_err(Failure::platform)?;
+    Ok(named.unwrap_or_else(|| program.with_file_name("firelane-bare")))
+}
+
 /// The guest-runner's file: `$FIRELANE_GUEST`, else beside this program.
 pub(crate) fn guest_runner() -> Result<PathBuf, Failure> {
     let named = std::env::var_os("FIRELANE_GUEST").map(PathBuf::from);

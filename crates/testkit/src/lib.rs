@@ -6,6 +6,7 @@
 //! The programs are those of `make build`, or of the folder in `FIRELANE_BIN_DIR`; the store is
 //! `FIRELANE_HOME`, or the one that `make test` fills.
 
+pub mod booted;
 mod command;
 pub mod conformance;
 mod lab;

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use firelane_guest_proto::Lang;
 use firelane_image::{Found, SnapshotOrigin, Store};
 use firelane_testkit::Lab;
+use firelane_testkit::booted::Booted;
 use serde_json::Value;
 
 /// Clones that are compared.
@@ -174,6 +176,7 @@ fn a_program_from_a_zygote_is_like_one_from_its_interpreter() {
 #[test]
 fn errors_from_a_zygote_are_those_of_its_interpreter() {
     let lab = Lab::new();
+    let booted = Booted::start(&lab, "base", 256);
     for code in [
         "def f():\n    raise ValueError('x')\nf()",
         "def f(:",
@@ -185,7 +188,7 @@ fn errors_from_a_zygote_are_those_of_its_interpreter() {
         "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise RuntimeError('second') from e",
     ] {
         let warm = lab.run_json("python", code, &[]);
-        let cold = lab.run_json("python", code, &["--cold"]);
+        let cold = booted.run_json(Lang::Python, code, &[]);
         for field in ["stdout", "stderr", "exit_code", "signal"] {
             assert_eq!(
                 warm[field], cold[field],
@@ -193,6 +196,7 @@ fn errors_from_a_zygote_are_those_of_its_interpreter() {
             );
         }
     }
+    booted.destroy();
 }
 
 #[test]
@@ -240,19 +244,26 @@ fn node_from_a_parked_one_is_like_node() {
 /// Programs do the same in a clone as after a boot; of stderr, so many lines are compared.
 fn assert_alike(lang: &str, programs: &[&str], lines: usize) {
     let lab = Lab::new();
-    let template = ["--template", "default", "--memory-mib", "1024"];
+    let booted = Booted::start(&lab, "default", 1024);
     for code in programs {
-        let run = |more: &[&str]| -> Value {
-            let head = ["run", "--json", "--lang", lang];
-            let args = [&head[..], &template[..], more, &["-c", code]].concat();
-            let ended = lab.firelane(&args);
-            serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
-        };
+        let args = [
+            "run",
+            "--json",
+            "--lang",
+            lang,
+            "--template",
+            "default",
+            "-c",
+            code,
+        ];
+        let ended = lab.firelane(&args);
+        let warm: Value = serde_json::from_str(&ended.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {ended:?}"));
+        let cold = booted.run_json(lang.parse().unwrap(), code, &[]);
         let stderr = |report: &Value| -> Vec<String> {
             let text = report["stderr"].as_str().unwrap_or_default();
             text.lines().take(lines).map(Into::into).collect()
         };
-        let (warm, cold) = (run(&[]), run(&["--cold"]));
         for field in ["stdout", "exit_code", "signal", "interpreter"] {
             assert_eq!(
                 warm[field], cold[field],
@@ -261,6 +272,7 @@ fn assert_alike(lang: &str, programs: &[&str], lines: usize) {
         }
         assert_eq!(stderr(&warm), stderr(&cold), "{code}");
     }
+    booted.destroy();
 }
 
 #[test]
@@ -288,16 +300,19 @@ fn what_an_interpreter_reads_when_it_starts_still_counts() {
     let lab = Lab::new();
     let code =
         "import sys, time\nprint(sys.flags.dont_write_bytecode, sys.stdout.encoding, time.tzname)";
-    for env in [
-        "PYTHONDONTWRITEBYTECODE=1",
-        "LANG=C",
-        "TZ=XYZ-3",
-        "PYTHONIOENCODING=latin-1",
+    let booted = Booted::start(&lab, "base", 256);
+    for (name, value) in [
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("LANG", "C"),
+        ("TZ", "XYZ-3"),
+        ("PYTHONIOENCODING", "latin-1"),
     ] {
-        let warm = lab.run_json("python", code, &["--env", env]);
-        let cold = lab.run_json("python", code, &["--env", env, "--cold"]);
+        let env = format!("{name}={value}");
+        let warm = lab.run_json("python", code, &["--env", &env]);
+        let cold = booted.run_json(Lang::Python, code, &[(name, value)]);
         assert_eq!(warm["stdout"], cold["stdout"], "{env}: {warm}");
     }
+    booted.destroy();
 }
 
 /// In place of a snapshot, one with the same memory whose state no VMM can load, sealed as it is.

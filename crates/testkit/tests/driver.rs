@@ -8,47 +8,22 @@ use firelane_guest_proto::message::{
     ExecSpec, GetSpec, Limits, Program, PutSpec, RefusedCode, RenewSpec, SEED_BYTES, WarmSpec,
 };
 use firelane_guest_proto::{Lang, ORIGINAL_PORT, SESSION_PORT};
-use firelane_image::Store;
 use firelane_testkit::Lab;
+use firelane_testkit::booted::{machine, qemu};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Acceleration, Driver, Machine, MicroVm};
-use firelane_vmm::qemu::{Qemu, default_program};
+use firelane_vmm::driver::{Driver, Machine, MicroVm};
 use firelane_vmm::session::{Event, Session, SessionError};
 use firelane_vmm::timeline::{Phase, Timeline};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-/// QEMU by emulation, which every host has.
-fn driver(lab: &Lab) -> Qemu {
-    Qemu {
-        program: default_program(),
-        jail_program: lab.bin().join("firelane"),
-        run_base: lab.run_dir(),
-        acceleration: Acceleration::Tcg,
-        tsc_khz: firelane_sys::tsc::measure_khz(),
-    }
-}
-
-/// A microVM of the template `base`.
-fn machine(lab: &Lab, id: &str) -> Machine {
-    let template = Store::open(lab.home()).unwrap().get("base").unwrap();
-    let mut template = template.verified().unwrap();
-    Machine {
-        id: id.into(),
-        kernel: template.vmlinux(),
-        initrd: Some(template.initrd(&lab.bin().join("firelane-guest")).unwrap()),
-        rootfs: Some(template.rootfs()),
-        memory_mib: 256,
-        vcpus: 1,
-        boot_timeout: Duration::from_secs(120),
-        snapshot: None,
-    }
-}
-
 async fn boot(lab: &Lab) -> Box<dyn MicroVm> {
-    let (driver, machine) = (driver(lab), machine(lab, "driver-test"));
+    let machine = Machine {
+        id: lab.name("driver-test"),
+        ..machine(lab, "base", 256)
+    };
     let mut timeline = Timeline::start();
-    let vm = driver.boot(&machine, &mut timeline).await.unwrap();
+    let vm = qemu(lab).boot(&machine, &mut timeline).await.unwrap();
     let phases: Vec<Phase> = timeline.marks().iter().map(|(phase, _)| *phase).collect();
     let expected = [
         Phase::Spawned,

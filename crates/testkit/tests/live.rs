@@ -13,41 +13,20 @@ use firelane_guest_proto::message::{
     AttachSpec, DetachedState, ExecSpec, Goodbye, Hello, Limits, Outcome, Program, RefusedCode,
     RenewSpec, SEED_BYTES, ThawSpec, Welcome, from_frame, to_frame,
 };
-use firelane_image::Store;
-use firelane_testkit::Lab;
+use firelane_testkit::{Lab, booted};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Acceleration, Driver, Machine, MicroVm, SaveError, SnapshotFiles};
-use firelane_vmm::qemu::{Qemu, default_program};
+use firelane_vmm::driver::{Driver, Machine, MicroVm, SaveError, SnapshotFiles};
+use firelane_vmm::qemu::Qemu;
 use firelane_vmm::session::{Event, Exec, Session, SessionError};
 use firelane_vmm::timeline::Timeline;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-/// QEMU by emulation, which every host has.
-fn driver(lab: &Lab) -> Qemu {
-    Qemu {
-        program: default_program(),
-        jail_program: lab.bin().join("firelane"),
-        run_base: lab.run_dir(),
-        acceleration: Acceleration::Tcg,
-        tsc_khz: firelane_sys::tsc::measure_khz(),
-    }
-}
-
 /// A microVM of the template `base`. Its name is this test's own: tests run side by side.
 fn machine(lab: &Lab, id: &str) -> Machine {
-    let own = lab.path().file_name().unwrap().to_str().unwrap();
-    let template = Store::open(lab.home()).unwrap().get("base").unwrap();
-    let mut template = template.verified().unwrap();
     Machine {
-        id: format!("{own}-{id}"),
-        kernel: template.vmlinux(),
-        initrd: Some(template.initrd(&lab.bin().join("firelane-guest")).unwrap()),
-        rootfs: Some(template.rootfs()),
-        memory_mib: 256,
-        vcpus: 1,
-        boot_timeout: Duration::from_secs(120),
-        snapshot: None,
+        id: lab.name(id),
+        ..booted::machine(lab, "base", 256)
     }
 }
 
@@ -121,7 +100,7 @@ const FLOOD_BYTES: usize = 16 << 20;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saved_microvm_goes_on_and_so_do_its_clones_and_theirs() {
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let mut source = boot(&lab, &driver, "source").await;
     let session = open(&*source).await;
     output(&session, "echo first > /tmp/who").await;
@@ -180,7 +159,7 @@ async fn a_saved_microvm_goes_on_and_so_do_its_clones_and_theirs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_microvm_is_saved_and_stays_paused() {
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let mut source = boot(&lab, &driver, "source").await;
     let session = open(&*source).await;
     output(&session, "echo paused > /tmp/who").await;
@@ -228,7 +207,7 @@ async fn a_full_disk_is_told_and_the_microvm_goes_on() {
         return;
     }
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let mut source = boot(&lab, &driver, "source").await;
     let session = open(&*source).await;
     let disk = SmallDisk::mount(lab.path().join("small"));
@@ -328,7 +307,7 @@ const COUNTER: &str = "for ((i = 1; ; i++)); do read clock _ < /proc/uptime; ech
 async fn forks_go_on_from_one_instant_each_by_itself() {
     const FORKS: u8 = 3;
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let mut source = boot(&lab, &driver, "source").await;
     let session = open(&*source).await;
     session.launch("counter", &command(COUNTER)).await.unwrap();
@@ -419,7 +398,7 @@ async fn forks_go_on_from_one_instant_each_by_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_exec_survives_its_session_and_loses_no_byte() {
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let vm = boot(&lab, &driver, "detached").await;
     let session = open(&*vm).await;
     // More than the buffer and the pipe hold, so it waits until somebody reads.
@@ -490,7 +469,7 @@ async fn a_detached_exec_survives_its_session_and_loses_no_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_that_do_not_stand_still_in_time_are_told_and_go_on() {
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let vm = boot(&lab, &driver, "bomb").await;
     let session = open(&*vm).await;
     let bomb = "bomb() { bomb | bomb & }; bomb; echo off; sleep 1000";
@@ -516,7 +495,7 @@ async fn programs_that_do_not_stand_still_in_time_are_told_and_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_host_gets_its_version_and_nothing_newer() {
     let lab = Lab::new();
-    let driver = driver(&lab);
+    let driver = booted::qemu(&lab);
     let vm = boot(&lab, &driver, "older").await;
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut stream = connect(vm.vsock_path(), SESSION_PORT, deadline)

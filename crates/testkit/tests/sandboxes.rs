@@ -15,8 +15,7 @@ use firelane_model::pool::PoolConfig;
 use firelane_model::sandbox::Reason;
 use firelane_store::bus::{Calls, LocalBus, Server, SharedBus};
 use firelane_testkit::Lab;
-use firelane_vmm::driver::Acceleration;
-use firelane_vmm::qemu::{Qemu, default_program};
+use firelane_testkit::booted::qemu;
 use firelane_wire::bus::*;
 use firelane_wire::event::{End, Event, Input, ReadLog};
 use firelane_wire::exec::NewExec;
@@ -46,13 +45,7 @@ impl Host {
     }
 
     async fn start_in(lab: Lab) -> Host {
-        let driver = Qemu {
-            program: default_program(),
-            jail_program: lab.bin().join("firelane"),
-            run_base: lab.run_dir(),
-            acceleration: Acceleration::Tcg,
-            tsc_khz: firelane_sys::tsc::measure_khz(),
-        };
+        let driver = qemu(&lab);
         let store = Store::open(lab.home()).unwrap();
         let workshop = Workshop::new(Arc::new(driver), store, lab.bin().join("firelane-guest"));
         let config = Config {

@@ -123,12 +123,25 @@ fn what_the_host_lacks_is_named_with_the_remedy() {
     let long = format!("/tmp/{}", "x".repeat(100));
     platform("FIRELANE_RUN_DIR", &long, &run, "is too long for a socket");
     assert!(!fs::exists(format!("{long}/v.sock")).unwrap());
-    let firecracker = ["run", "--driver", "firecracker", "ok.py"];
+    let firecracker = [
+        "run",
+        "--template",
+        "base",
+        "--driver",
+        "firecracker",
+        "ok.py",
+    ];
     platform(
-        "X",
-        "",
+        "FIRELANE_FIRECRACKER",
+        "/nonexistent/firecracker",
         &firecracker,
-        "this version has no Firecracker driver; remedy: use --driver auto or --driver qemu",
+        "/nonexistent/firecracker was not found; remedy: name a static Firecracker, v1.16.1 or later",
+    );
+    platform(
+        "FIRELANE_FIRECRACKER",
+        "/bin/true",
+        &firecracker,
+        "/bin/true does not tell its version",
     );
     fs::remove_dir_all(long).ok();
 }

@@ -40,19 +40,11 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Its machine by this name, with something behind it that no other test has: cgroups are found by
-    /// the name on the whole host.
-    ///
-    /// # Panics
-    /// If its corner of the host has no name of its own.
+    /// Its machine by this name, made this test's own.
     #[must_use]
     pub fn named(&self, id: &str) -> Machine {
-        let corner = self.lab.path().file_name().and_then(|name| name.to_str());
-        let (_, own) = corner
-            .and_then(|name| name.rsplit_once('-'))
-            .expect("a corner's name");
         Machine {
-            id: format!("{id}-{own}"),
+            id: self.lab.name(id),
             ..self.machine.clone()
         }
     }

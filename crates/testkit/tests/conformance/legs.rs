@@ -2,14 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use firelane_image::Store;
-use firelane_testkit::Lab;
 use firelane_testkit::conformance::{Subject, bare_command, bare_machine, linux_command};
-use firelane_vmm::driver::{Acceleration, Machine};
+use firelane_testkit::{Lab, booted};
 use firelane_vmm::firecracker::{FindError, Firecracker, Jailing, Place};
-use firelane_vmm::qemu::{Qemu, default_program};
 
 /// Memory of a bare guest in MiB.
 const BARE_MIB: u32 = 128;
@@ -19,30 +15,7 @@ const FAKE: &str = env!("CARGO_BIN_EXE_fake-firecracker");
 /// QEMU by emulation, which every host has, with Linux.
 pub(crate) async fn qemu() -> Subject {
     let lab = Lab::new();
-    let driver = Qemu {
-        program: default_program(),
-        jail_program: lab.bin().join("firelane"),
-        run_base: lab.run_dir(),
-        acceleration: Acceleration::Tcg,
-        tsc_khz: firelane_sys::tsc::measure_khz(),
-    };
-    let template = Store::open(lab.home())
-        .and_then(|store| store.get("base"))
-        .expect("the template is built");
-    let mut template = template
-        .verified()
-        .expect("the template is as it was sealed");
-    let runner = lab.bin().join("firelane-guest");
-    let machine = Machine {
-        id: String::new(),
-        kernel: template.vmlinux(),
-        initrd: Some(template.initrd(&runner).expect("the guest-runner is built")),
-        rootfs: Some(template.rootfs()),
-        memory_mib: 256,
-        vcpus: 1,
-        boot_timeout: Duration::from_secs(120),
-        snapshot: None,
-    };
+    let (driver, machine) = (booted::qemu(&lab), booted::machine(&lab, "base", 256));
     Subject {
         lab,
         driver: Arc::new(driver),

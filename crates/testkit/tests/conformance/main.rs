@@ -5,6 +5,7 @@
 //! them it says that they were skipped.
 
 mod faults;
+mod killed;
 mod legs;
 
 /// Each case of the suite on one leg, as a test with this attribute.

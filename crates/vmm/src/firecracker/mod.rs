@@ -15,6 +15,7 @@ mod boot;
 mod exit;
 mod launch;
 mod microvm;
+mod raw;
 mod requests;
 mod save;
 mod version;
@@ -167,6 +168,15 @@ impl Firecracker {
     pub fn with_tsc(&self, tsc_khz: u64) -> Firecracker {
         Firecracker {
             tsc_khz,
+            ..self.clone()
+        }
+    }
+
+    /// The same with VMMs that are confined in this way.
+    #[must_use]
+    pub fn with_jailing(&self, jailing: Jailing) -> Firecracker {
+        Firecracker {
+            jailing,
             ..self.clone()
         }
     }

@@ -22,9 +22,9 @@ use crate::say::say;
 
 /// Memory of one VMM, in KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Taken {
-    pss_kib: u64,
-    private_kib: u64,
+pub(super) struct Taken {
+    pub(super) pss_kib: u64,
+    pub(super) private_kib: u64,
     resident_kib: u64,
 }
 
@@ -77,7 +77,7 @@ fn all(clones: &[Ready]) -> Result<Vec<Taken>, Failure> {
     clones.iter().map(|clone| of(clone.vm.pid())).collect()
 }
 
-fn of(pid: u32) -> Result<Taken, Failure> {
+pub(super) fn of(pid: u32) -> Result<Taken, Failure> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|error| {
         let context = format!("cannot read {path}");

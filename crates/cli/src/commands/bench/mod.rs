@@ -1,6 +1,7 @@
 //! `firelane bench`: what runs take, measured on this host.
 
 mod compare;
+mod firecracker;
 mod measure;
 mod memory;
 mod report;
@@ -21,6 +22,7 @@ pub(super) async fn bench(command: BenchCommand) -> Result<u8, Failure> {
     match &command {
         // It ends its service itself.
         BenchCommand::Throughput(args) => throughput::throughput(args).await,
+        BenchCommand::Firecracker(args) => interruptible(firecracker::firecracker(args)).await,
         BenchCommand::Memory(args) => interruptible(memory::memory(args)).await,
         BenchCommand::Compare { lang, args } => interruptible(compare::compare(*lang, args)).await,
         BenchCommand::Boot(args) => phases("boot".into(), Measured::Boot, args).await,

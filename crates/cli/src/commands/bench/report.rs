@@ -1,6 +1,7 @@
 //! Numbers as text and as JSON, with what they depend on.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -11,13 +12,48 @@ use crate::failure::Failure;
 use crate::host::Host;
 use crate::say::say;
 
-/// What the numbers depend on.
+/// The host's part of what numbers depend on.
 #[derive(Debug, Serialize)]
-pub(super) struct Fingerprint {
+pub(super) struct Machinery {
     cpu: String,
     cpus: usize,
     memory_mib: u64,
     kernel: String,
+}
+
+impl Machinery {
+    pub(super) fn of_host() -> Result<Machinery, Failure> {
+        Ok(Machinery {
+            cpu: first_value("/proc/cpuinfo", "model name")?,
+            cpus: std::thread::available_parallelism()
+                .map_err(Failure::platform)?
+                .get(),
+            memory_mib: first_value("/proc/meminfo", "MemTotal")?
+                .split_ascii_whitespace()
+                .next()
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .unwrap_or(0)
+                / 1024,
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Machinery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (cpu, cpus, kernel) = (&self.cpu, self.cpus, &self.kernel);
+        write!(f, "{cpu} ({cpus} cpus), Linux {kernel}")
+    }
+}
+
+/// What the numbers depend on.
+#[derive(Debug, Serialize)]
+pub(super) struct Fingerprint {
+    #[serde(flatten)]
+    machinery: Machinery,
     vmm: String,
     acceleration: String,
     template: String,
@@ -38,20 +74,7 @@ pub(super) struct Samples {
 pub(super) fn fingerprint(host: &Host, memory_mib: Option<u32>) -> Result<Fingerprint, Failure> {
     let manifest = host.template.manifest();
     Ok(Fingerprint {
-        cpu: first_value("/proc/cpuinfo", "model name")?,
-        cpus: std::thread::available_parallelism()
-            .map_err(Failure::platform)?
-            .get(),
-        memory_mib: first_value("/proc/meminfo", "MemTotal")?
-            .split_ascii_whitespace()
-            .next()
-            .and_then(|kib| kib.parse::<u64>().ok())
-            .unwrap_or(0)
-            / 1024,
-        kernel: rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned(),
+        machinery: Machinery::of_host()?,
         vmm: host.vmm()?,
         acceleration: host.driver.acceleration().to_string(),
         template: format!("{} {}", manifest.name, &manifest.id[..12]),
@@ -72,10 +95,7 @@ fn first_value(path: &str, key: &str) -> Result<String, Failure> {
 
 /// What was measured, and where.
 pub(super) fn head(benchmark: &str, host: &Fingerprint) -> Result<(), Failure> {
-    say(format_args!(
-        "{benchmark} on {} ({} cpus), Linux {}",
-        host.cpu, host.cpus, host.kernel
-    ))?;
+    say(format_args!("{benchmark} on {}", host.machinery))?;
     say(format_args!(
         "{}, {}; template {}, {} MiB",
         host.vmm, host.acceleration, host.template, host.guest_memory_mib

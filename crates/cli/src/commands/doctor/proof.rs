@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::report::{Grade, Report};
 use crate::drivers;
 use crate::failure::Failure;
+use crate::host::bare_guest;
 
 /// Memory of the bare guest in MiB.
 const MEMORY_MIB: u32 = 128;
@@ -68,13 +69,6 @@ pub(super) async fn prove(report: &mut Report) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// The bare guest's file: `$FIRELANE_BARE`, else beside this program.
-fn bare_guest() -> Result<PathBuf, Failure> {
-    let named = std::env::var_os("FIRELANE_BARE").map(PathBuf::from);
-    let program = std::env::current_exe().map_err(Failure::platform)?;
-    Ok(named.unwrap_or_else(|| program.with_file_name("firelane-bare")))
 }
 
 /// From the start of each to the guest's answer.
