@@ -303,6 +303,11 @@ pub trait Driver: Send + Sync {
     /// What executes the guests' instructions.
     fn acceleration(&self) -> Acceleration;
 
+    /// Whether connections to a guest survive [`MicroVm::save`].
+    fn keeps_connections(&self) -> bool {
+        true
+    }
+
     /// The processor that guests see.
     fn cpu(&self) -> String {
         match self.acceleration() {
@@ -381,7 +386,8 @@ pub trait MicroVm: Send + Sync {
     /// saved again. Only the owner may read the files: they hold what the guest holds. They are
     /// complete, but see [`SnapshotFiles::flush`].
     ///
-    /// Connections to the guest may be open, and stay so. In a clone they are gone. What runs in the
+    /// Connections to the guest may be open, and stay so if [`Driver::keeps_connections`]; else they are
+    /// gone, and others are opened. In a clone they are gone. What runs in the
     /// guest goes on in each clone as soon as that starts, unless the guest is frozen: see `Freeze` in
     /// `docs/protocol.md`.
     ///

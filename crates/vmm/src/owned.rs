@@ -64,15 +64,20 @@ impl Owned {
     ) -> Result<Tail, BootError> {
         let mut child = step("start the VMM", spawn(start, inherited, stdout))?;
         let stderr = child.stderr.take().map(Tail::of);
+        let started = child.id();
         self.child = Some(Process::new(child));
-        self.record_vmm()?;
+        // Not yet what it keeps: at first its only child may be one that tries something out.
+        self.record_process(started)?;
         step("read the VMM's stderr", stderr.ok_or_else(missing))
     }
 
     /// Puts the VMM on record where it has a keeper: what was started is that, and only once the VMM
     /// answers is it sure that there is one.
     pub(crate) fn record_vmm(&mut self) -> Result<(), BootError> {
-        let pid = self.child.as_ref().and_then(Process::vmm);
+        self.record_process(self.child.as_ref().and_then(Process::vmm))
+    }
+
+    fn record_process(&mut self, pid: Option<u32>) -> Result<(), BootError> {
         let pid = step("find the VMM", pid.ok_or_else(missing))?;
         self.record.vmm = Some(step("find the VMM", ProcessId::of(pid))?);
         step("record the VMM", self.run_dir.record(&self.record))

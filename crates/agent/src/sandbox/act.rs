@@ -172,6 +172,7 @@ async fn carry_out(agent: &Agent, here: &Here, held: &mut Held, work: Work) -> D
         Work::Create(source) => create(agent, here, held, source).await,
         Work::Pause => pause(held).await.map(|()| Vec::new()),
         Work::Resume => resume(held).await.map(|()| Vec::new()),
+        Work::Save(_) if !agent.workshop.driver().keeps_connections() => Err(unsaved(agent)),
         Work::Save(files) => save(held, &files).await.map(|()| Vec::new()),
         Work::RollBack(kept) => {
             let (made, files) = (kept.made(here)?, kept.unchanged_files()?);
@@ -291,6 +292,15 @@ async fn destroy(held: &mut Held) -> Result<(), Problem> {
         Some(vm) => vm.destroy().await.map_err(|error| internal(&error)),
         None => Ok(()),
     }
+}
+
+/// Refuses before anything of the sandbox is touched: its programs would be cut off from the host, and
+/// their output lost.
+fn unsaved(agent: &Agent) -> Problem {
+    let driver = agent.workshop.driver().kind().name();
+    let cause =
+        format!("this host runs microVMs by {driver}, by which a sandbox cannot be saved yet");
+    Problem::new(Code::Conflict, cause).with_remedy("make a new sandbox in place of a fork")
 }
 
 fn from_save(error: &SaveError) -> Problem {

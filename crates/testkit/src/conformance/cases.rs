@@ -150,7 +150,10 @@ pub async fn a_saved_microvm_goes_on_and_so_do_its_clones(subject: Subject) {
     assert_eq!(subject.count(&*vm).await, 3);
     let session = open(&*vm).await;
     vm.save(&again).await.unwrap();
-    assert_eq!(subject.answers(&session).await, subject.keeps_connections);
+    assert_eq!(
+        subject.answers(&session).await,
+        subject.driver.keeps_connections()
+    );
     drop(session);
     assert_eq!(subject.count(&*vm).await, 4);
 

@@ -35,8 +35,6 @@ pub struct Subject {
     pub machine: Machine,
     /// A program as the guest's command line.
     pub command: fn(&Program) -> Vec<String>,
-    /// Whether connections survive when a microVM is saved and goes on.
-    pub keeps_connections: bool,
 }
 
 impl Subject {

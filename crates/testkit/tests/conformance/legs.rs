@@ -21,7 +21,6 @@ pub(crate) async fn qemu() -> Subject {
         driver: Arc::new(driver),
         machine,
         command: linux_command,
-        keeps_connections: true,
     }
 }
 
@@ -87,7 +86,6 @@ pub(crate) fn bare(lab: Lab, driver: Firecracker) -> Subject {
         driver: Arc::new(driver),
         machine,
         command: bare_command,
-        keeps_connections: false,
     }
 }
 

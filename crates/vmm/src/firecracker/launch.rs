@@ -173,7 +173,8 @@ async fn connect(socket: &Path, owned: &mut Owned, deadline: Instant) -> Result<
 
 fn bounds(machine: &Machine) -> Bounds {
     Bounds {
-        memory_bytes: u64::from(machine.memory_mib + OVERHEAD_MIB) << 20,
+        // Twice: where the run directory is in memory, what it writes when it is saved counts as its own.
+        memory_bytes: u64::from(2 * machine.memory_mib + OVERHEAD_MIB) << 20,
         pids: MAX_THREADS + machine.vcpus,
         // The processors, and half of one for the devices.
         cpu_percent: machine.vcpus * 100 + 50,

@@ -204,6 +204,12 @@ impl Driver for Firecracker {
         Acceleration::Kvm
     }
 
+    /// A snapshot resets the vsock device. Source: Firecracker, `docs/snapshotting/snapshot-support.md`,
+    /// "Vsock device reset" (v1.16.1).
+    fn keeps_connections(&self) -> bool {
+        false
+    }
+
     fn identity(&self, machine: &Machine) -> Identity {
         let (kind, version, format) = (self.kind().name(), self.version, self.format);
         let (program, processor) = (host::stamp(&self.program), host::processor());

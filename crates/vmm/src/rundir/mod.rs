@@ -131,7 +131,7 @@ impl RunDir {
             .and_then(|()| fs::rename(&aside, &path));
         if let Err(source) = made {
             // Left there, it would be in the way of whoever has the name.
-            if let Err(error) = fs::remove_dir_all(&aside) {
+            if let Err(error) = remove_aside(&aside) {
                 tracing::warn!(path = %aside.display(), %error, "cannot remove a half-made run directory");
             }
             return Err(RunDirError::Make { path, source });
@@ -210,7 +210,15 @@ fn remove(path: &Path) -> io::Result<()> {
     aside.push(name);
     let aside = base.join(aside);
     fs::rename(path, &aside)?;
-    fs::remove_dir_all(aside)
+    remove_aside(&aside)
+}
+
+/// Removes what is aside. A sweep of another process may be at it as well: then it is gone all the same.
+fn remove_aside(aside: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Takes the lock of the base folder; it is free again when the file is dropped. Only its owner can

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use firelane_sys::cgroup::Cgroups;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::{ASIDE, OWNER, Record, is_ours, lock_base};
+use super::{ASIDE, OWNER, Record, is_ours, lock_base, remove_aside};
 
 /// How long a killed VMM may take to be gone.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ fn find(base: &Path) -> Vec<(PathBuf, File)> {
             .is_some_and(|name| name.as_encoded_bytes().starts_with(ASIDE.as_bytes()))
     });
     for path in half_made {
-        if let Err(error) = fs::remove_dir_all(&path) {
+        if let Err(error) = remove_aside(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove a half-made run directory");
         }
     }
@@ -174,6 +174,26 @@ mod tests {
             "it owned nothing that is worth telling"
         );
         assert!(!half.exists());
+    }
+
+    #[test]
+    fn two_that_remove_the_same_do_not_fail() {
+        let base = base();
+        for round in 0..100 {
+            let aside = base.path().join(format!("{ASIDE}vm-{round}"));
+            for folder in ["root", "vmm"] {
+                fs::create_dir_all(aside.join(folder)).unwrap();
+                fs::write(aside.join(folder).join("file"), "").unwrap();
+            }
+            let both = [(); 2].map(|()| {
+                let aside = aside.clone();
+                std::thread::spawn(move || remove_aside(&aside))
+            });
+            for removed in both {
+                removed.join().unwrap().unwrap();
+            }
+            assert!(!aside.exists());
+        }
     }
 
     #[test]
