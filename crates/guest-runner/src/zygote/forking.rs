@@ -1,6 +1,7 @@
 //! A zygote that forks: its child is the program.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -144,7 +145,8 @@ impl Zygote {
 
     /// Waits for the child's end, and for the zygote's word of it. A zygote that does not give it,
     /// because the program has stopped or killed it, is ended: then the child is an orphan, and the
-    /// reaper collects it, unless the zygote has done that on its way out.
+    /// reaper collects it, unless the zygote has done that on its way out. So as long as nobody has, the
+    /// kernel is asked how it ended.
     fn follow(self, pid: u32, ended: &OwnedFd, watch: &Arc<Watch>, guest: &Guest) {
         let mut fds = [PollFd::new(ended, PollFlags::IN)];
         while poll(&mut fds, None) == Err(Errno::INTR) {}
@@ -156,6 +158,9 @@ impl Zygote {
             guest.zygotes.put_back(self);
             return;
         }
+        if let Some(status) = uncollected(pid) {
+            guest.reaper.release(pid, watch, status);
+        }
         let zygote = self.waiting.end();
         wait_for(&zygote);
         wait_for(watch);
@@ -165,10 +170,54 @@ impl Zygote {
     }
 }
 
+/// How a process ended that nobody has collected yet.
+fn uncollected(pid: u32) -> Option<ExitStatus> {
+    exit_status(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Fields 3, the state, and 52, the status as waitpid(2) gives it. Field 2 is a name that may contain
+/// anything, so counting starts behind it. Source: proc_pid_stat(5).
+fn exit_status(stat: &str) -> Option<ExitStatus> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let is_dead = fields.next()? == "Z";
+    let status = fields.nth(48)?.parse().ok()?;
+    is_dead.then(|| ExitStatus::from_raw(status))
+}
+
 /// Waits until it is known how a process ended, or long enough.
 fn wait_for(watch: &Watch) {
     let begun = Instant::now();
     while watch.status().is_none() && begun.elapsed() < ORPHAN_TIMEOUT {
         std::thread::sleep(ORPHAN_POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_process_ended_is_known_before_it_is_collected() {
+        let ends = |script: &str| {
+            let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            let ended = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+            assert_eq!(uncollected(std::process::id()), None, "we live");
+            poll(&mut [PollFd::new(&ended, PollFlags::IN)], None).unwrap();
+            let known = uncollected(child.id());
+            assert_eq!(known, Some(child.wait().unwrap()));
+            assert_eq!(uncollected(child.id()), None, "it is collected");
+            known.map(|status| (status.code(), status.signal()))
+        };
+        assert_eq!(ends("exit 3"), Some((Some(3), None)));
+        assert_eq!(ends("kill -TERM $$"), Some((None, Some(15))));
+    }
+
+    #[test]
+    fn what_is_no_stat_tells_nothing() {
+        for text in ["", "1 (a) Z", "1 (a) b) Z 1 2 3"] {
+            assert_eq!(exit_status(text), None);
+        }
     }
 }
