@@ -8,7 +8,7 @@
 //! ```
 //!
 //! With a PID namespace of its own, the VMM is a child of that process, which stays as its keeper: see
-//! [`keeper`]. Firecracker's jailer is started in the same way, as root and with all it will need below
+//! `keeper.rs`. Firecracker's jailer is started in the same way, as root and with all it will need below
 //! its chroot; it gives up the rest of the rights itself.
 //!
 //! As root everything is done; as an ordinary user what a user namespace allows. What could not be
