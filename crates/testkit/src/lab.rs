@@ -222,8 +222,8 @@ impl MicroVm {
             !self.record.vmm.is_some_and(|vmm| vmm.lives()),
             "its VMM lives: {self:?}"
         );
-        for procs in self.record.cgroups.procs() {
-            assert!(!procs.exists(), "its cgroup is left: {}", procs.display());
+        for folder in self.record.cgroups.folders() {
+            assert!(!folder.exists(), "its cgroup is left: {}", folder.display());
         }
         assert!(
             !self.path.exists(),
