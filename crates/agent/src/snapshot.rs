@@ -111,10 +111,7 @@ pub async fn find_or_make(
 /// What is restored of a snapshot.
 #[must_use]
 pub fn files(snapshot: &Verified<Snapshot>) -> SnapshotFiles {
-    SnapshotFiles {
-        memory: snapshot.memory(),
-        state: snapshot.state(),
-    }
+    SnapshotFiles::new(snapshot.memory(), snapshot.state())
 }
 
 async fn make(
@@ -125,10 +122,7 @@ async fn make(
 ) -> Result<Verified<Snapshot>, MakeError> {
     let spec = warm_spec(template)?;
     let machine = Machine {
-        snapshot: Some(SnapshotFiles {
-            memory: draft.memory(),
-            state: draft.state(),
-        }),
+        snapshot: Some(SnapshotFiles::new(draft.memory(), draft.state())),
         ..machine.clone()
     };
     let vm = driver.boot(&machine, &mut Timeline::start()).await?;

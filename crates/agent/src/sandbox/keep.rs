@@ -198,10 +198,7 @@ fn read(folder: &Path) -> io::Result<Kept> {
 }
 
 fn files_in(folder: &Path) -> SnapshotFiles {
-    SnapshotFiles {
-        memory: folder.join("memory"),
-        state: folder.join("state"),
-    }
+    SnapshotFiles::new(folder.join("memory"), folder.join("state"))
 }
 
 impl Kept {
@@ -326,7 +323,7 @@ impl Kept {
     }
 
     pub(super) fn here(&self) -> io::Result<SnapshotHere> {
-        let SnapshotFiles { memory, state } = self.files();
+        let SnapshotFiles { memory, state, .. } = self.files();
         let blocks = fs::metadata(memory)?.blocks() + fs::metadata(state)?.blocks();
         Ok(SnapshotHere {
             id: self.about.id,

@@ -15,6 +15,7 @@ mod boot;
 mod exit;
 mod launch;
 mod microvm;
+mod pager;
 mod raw;
 mod requests;
 mod save;
@@ -33,6 +34,7 @@ use crate::timeline::Timeline;
 use crate::trial::Trial;
 
 pub use api::ApiError;
+pub use pager::{LayoutError, PagerError};
 pub use version::{BadVersion, FindError, Version};
 
 /// The program's usual name.
@@ -50,6 +52,18 @@ pub struct Firecracker {
     version: Version,
     format: Version,
     tsc_khz: u64,
+    memory: MemoryFrom,
+}
+
+/// How a restored guest comes by its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryFrom {
+    /// Its VMM maps the file: clones share what they only read, in the page cache. The file has to be checked as a
+    /// whole before.
+    File,
+    /// It is handed out as it is missed, by userfaultfd, each range checked before. What clones of the snapshot touched
+    /// first is handed out before it is missed.
+    Userfault,
 }
 
 /// How a Firecracker is confined.
@@ -137,6 +151,7 @@ impl Firecracker {
             version,
             format,
             tsc_khz: 0,
+            memory: MemoryFrom::File,
         })
     }
 
@@ -181,6 +196,15 @@ impl Firecracker {
         }
     }
 
+    /// The same with guests that come by their memory in this way.
+    #[must_use]
+    pub fn with_memory(&self, memory: MemoryFrom) -> Firecracker {
+        Firecracker {
+            memory,
+            ..self.clone()
+        }
+    }
+
     /// Its program.
     #[must_use]
     pub fn program(&self) -> &Path {
@@ -208,6 +232,10 @@ impl Driver for Firecracker {
     /// "Vsock device reset" (v1.16.1).
     fn keeps_connections(&self) -> bool {
         false
+    }
+
+    fn checks_memory(&self) -> bool {
+        self.memory == MemoryFrom::Userfault
     }
 
     fn identity(&self, machine: &Machine) -> Identity {
