@@ -11,4 +11,13 @@ pub trait CheckedMemory: Debug + Send + Sync {
     /// # Errors
     /// If the file is not, or is no longer, what it should be; or cannot be read. Then the snapshot is of no use.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Refusal>;
+
+    /// Checks what was not asked for yet, so that the file as a whole is known from then on, and can be mapped. Takes as long
+    /// as that is read.
+    ///
+    /// # Errors
+    /// As [`CheckedMemory::read_at`].
+    fn finish(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
 }

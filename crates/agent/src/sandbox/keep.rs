@@ -286,12 +286,16 @@ impl Kept {
 
     /// All that its seal covers.
     fn pieces(&self) -> Vec<Piece<'_>> {
-        let (file, leaves) = (self.files().memory, self.folder.join("memory.ranges"));
+        let memory = Content::Ranged {
+            file: self.files().memory,
+            leaves: self.folder.join("memory.ranges"),
+            lazily: false,
+        };
         let whole = |path: &PathBuf| Content::File(path.clone());
         let content = [
             ("about", Some(Content::Bytes(&self.json))),
             ("initrd", self.about.initrd.as_ref().map(whole)),
-            ("memory", Some(Content::Ranged { file, leaves })),
+            ("memory", Some(memory)),
             ("rootfs", self.about.rootfs.as_ref().map(whole)),
             ("state", Some(Content::File(self.files().state))),
             ("vmlinux", Some(whole(&self.about.kernel))),

@@ -21,7 +21,7 @@
 
 mod memory;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -106,6 +106,19 @@ struct ZeroIn {
     range: Span,
     mode: u64,
     zeroed: i64,
+}
+
+/// Whether a VMM that we start could make a descriptor that the kernel tells its own faults too, KVM's among them: the
+/// device is there, and open to us, who pass it on to a VMM in a jail; or everybody may. Source: Linux,
+/// `Documentation/admin-guide/mm/userfaultfd.rst`, "Creating a userfaultfd".
+#[must_use]
+pub fn is_there() -> bool {
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/userfaultfd");
+    let everybody = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
+    device.is_ok() || everybody.is_ok_and(|everybody| everybody.trim() == "1")
 }
 
 /// What happened to the memory.
@@ -366,7 +379,6 @@ fn event(message: &[u8; MESSAGE_BYTES]) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::thread;
 
     use rustix::event::{PollFd, PollFlags, poll};

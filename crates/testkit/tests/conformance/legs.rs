@@ -42,9 +42,14 @@ pub(crate) async fn fake_firecracker_paged() -> Subject {
 
 /// The stand-in under this name, with guests whose memory is handed out as they miss it.
 pub(crate) async fn paged(name: &str) -> Subject {
+    from(name, MemoryFrom::Userfault).await
+}
+
+/// The stand-in under this name, with guests that come by their memory in this way.
+pub(crate) async fn from(name: &str, memory: MemoryFrom) -> Subject {
     let lab = Lab::new();
     let driver = fake(&lab, name).await.expect("it says its version");
-    let mut subject = bare(lab, driver.with_memory(MemoryFrom::Userfault));
+    let mut subject = bare(lab, driver.with_memory(memory));
     subject.machine.kernel = FAKE.into();
     subject
 }

@@ -8,6 +8,7 @@ mod faults;
 mod killed;
 mod legs;
 mod paged;
+mod sealed;
 
 /// Each case of the suite on one leg, as a test with this attribute.
 macro_rules! leg {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use firelane_testkit::conformance::Subject;
 use firelane_vmm::driver::{BootError, MicroVm, Refusal, SnapshotFiles};
-use firelane_vmm::firecracker::PagerError;
+use firelane_vmm::firecracker::{MemoryFrom, PagerError};
 use firelane_vmm::memory::CheckedMemory;
 use tokio::time::timeout;
 
 use crate::faults::snapshot_in;
-use crate::legs::paged;
+use crate::legs::{from, paged};
 
 /// How long something that must happen may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -231,7 +231,7 @@ async fn a_guest_does_not_wait_for_a_pager_that_has_failed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_that_is_checked_as_it_is_handed_out_is_never_mapped() {
-    let subject = crate::legs::fake_firecracker().await;
+    let subject = from("fake-firecracker", MemoryFrom::File).await;
     let files = snapshot_in(&subject).await;
     let files = checked(&files, &Arc::new(Guarded::new(&files)));
     let error = restored(&subject, &files)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use firelane_guest_proto::SESSION_PORT;
 use tokio::time::{Instant, timeout_at};
 
+use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
 use super::launch::{Launched, Shown};
 use super::microvm::{FirecrackerVm, Origin, Socket};
@@ -17,7 +18,6 @@ use super::requests::{
 };
 use super::save::Place;
 use super::version::Version;
-use super::{Firecracker, MemoryFrom};
 use crate::connect::{ConnectError, connect};
 use crate::driver::{BootError, Machine, SnapshotFiles};
 use crate::owned::{missing, step};
@@ -113,7 +113,7 @@ pub(super) async fn restore(
         });
     }
     let deadline = Instant::now() + machine.boot_timeout;
-    let paged = firecracker.memory == MemoryFrom::Userfault;
+    let paged = firecracker.memory.pages(files.checked.is_some());
     if !paged {
         files.mappable()?;
     }

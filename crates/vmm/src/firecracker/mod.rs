@@ -22,8 +22,10 @@ mod save;
 mod version;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use async_trait::async_trait;
+use firelane_sys::userfault;
 
 use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
@@ -62,8 +64,39 @@ pub enum MemoryFrom {
     /// whole before.
     File,
     /// It is handed out as it is missed, by userfaultfd, each range checked before. What clones of the snapshot touched
-    /// first is handed out before it is missed.
+    /// first is handed out before it is missed. Nothing is shared.
     Userfault,
+    /// From the file, once all of it is known to be what was sealed; until then by userfaultfd.
+    Either,
+}
+
+impl MemoryFrom {
+    /// Whether this is how a snapshot is restored whose memory is, or is not, still to be checked.
+    fn pages(self, is_checked: bool) -> bool {
+        match self {
+            MemoryFrom::File => false,
+            MemoryFrom::Userfault => true,
+            MemoryFrom::Either => is_checked,
+        }
+    }
+}
+
+/// What is no way to come by memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a guest's memory does not come from {0:?}: say 'file', 'userfault' or 'either'")]
+pub struct BadMemoryFrom(String);
+
+impl FromStr for MemoryFrom {
+    type Err = BadMemoryFrom;
+
+    fn from_str(text: &str) -> Result<MemoryFrom, BadMemoryFrom> {
+        match text {
+            "file" => Ok(MemoryFrom::File),
+            "userfault" => Ok(MemoryFrom::Userfault),
+            "either" => Ok(MemoryFrom::Either),
+            _ => Err(BadMemoryFrom(text.chars().take(40).collect())),
+        }
+    }
 }
 
 /// How a Firecracker is confined.
@@ -151,7 +184,10 @@ impl Firecracker {
             version,
             format,
             tsc_khz: 0,
-            memory: MemoryFrom::File,
+            memory: match userfault::is_there() {
+                true => MemoryFrom::Either,
+                false => MemoryFrom::File,
+            },
         })
     }
 
@@ -235,7 +271,7 @@ impl Driver for Firecracker {
     }
 
     fn checks_memory(&self) -> bool {
-        self.memory == MemoryFrom::Userfault
+        self.memory != MemoryFrom::File
     }
 
     fn identity(&self, machine: &Machine) -> Identity {

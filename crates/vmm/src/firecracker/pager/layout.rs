@@ -242,7 +242,10 @@ mod tests {
         }
         let twice = [mapping(base, 2 * MIB, 0), mapping(base + MIB, MIB, 2 * MIB)];
         check(&twice, LayoutError::Overlap { number: 1 });
-        let same = [mapping(base, 2 * MIB, 0), mapping(base * 2 / 3, MIB, MIB)];
+        let same = [
+            mapping(base, 2 * MIB, 0),
+            mapping(base - 16 * MIB, MIB, MIB),
+        ];
         check(&same, LayoutError::Overlap { number: 1 });
         let expected = 4 * MIB;
         for wrong in [
