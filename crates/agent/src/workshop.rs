@@ -47,7 +47,8 @@ impl Prepared {
     /// Whether all that it is made of is still what was verified: a few microseconds, before each use.
     fn is_unchanged(&self) -> bool {
         let now = Timestamp::now();
-        self.template.is_unchanged(now) && self.snapshot.is_unchanged(now)
+        let snapshot = &self.snapshot;
+        self.template.is_unchanged(now) && snapshot.is_unchanged(now) && !snapshot.is_spoilt()
     }
 }
 

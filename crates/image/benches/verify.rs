@@ -12,7 +12,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use firelane_image::{Found, SnapshotOrigin, Store};
+use firelane_image::{Found, Memory, SnapshotOrigin, Store};
 
 const MEMORY_BYTES: u64 = 256 << 20;
 const DATA_BYTES: usize = 96 << 20;
@@ -33,7 +33,10 @@ fn main() {
         vcpus: 1,
         vmm: "qemu".into(),
     };
-    let Found::Draft(draft) = store.snapshot_or_draft(&origin, KHZ).unwrap() else {
+    let Found::Draft(draft) = store
+        .snapshot_or_draft(&origin, KHZ, Memory::Whole)
+        .unwrap()
+    else {
         panic!("a new store has a snapshot");
     };
     write_memory(&draft.memory());
@@ -44,7 +47,12 @@ fn main() {
 
     let find = || {
         let start = Instant::now();
-        assert!(store.snapshot(&origin, KHZ).unwrap().is_some());
+        assert!(
+            store
+                .snapshot(&origin, KHZ, Memory::Whole)
+                .unwrap()
+                .is_some()
+        );
         ms(start)
     };
     let verified = root.path().join("signing/verified");

@@ -6,6 +6,7 @@
 //! - [`process`]: processes that may be gone and their number reused.
 //! - [`kvm`]: whether this host's KVM answers.
 //! - [`tsc`]: the rate of the time-stamp counter.
+//! - [`userfault`]: page faults that another process answers.
 
 pub mod cgroup;
 pub mod inherited;
@@ -13,3 +14,4 @@ pub mod jail;
 pub mod kvm;
 pub mod process;
 pub mod tsc;
+pub mod userfault;

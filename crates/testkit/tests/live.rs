@@ -31,10 +31,10 @@ fn machine(lab: &Lab, id: &str) -> Machine {
 }
 
 fn files(lab: &Lab, name: &str) -> SnapshotFiles {
-    SnapshotFiles {
-        memory: lab.path().join(format!("{name}.memory")),
-        state: lab.path().join(format!("{name}.state")),
-    }
+    SnapshotFiles::new(
+        lab.path().join(format!("{name}.memory")),
+        lab.path().join(format!("{name}.state")),
+    )
 }
 
 async fn boot(lab: &Lab, driver: &Qemu, id: &str) -> Box<dyn MicroVm> {
@@ -211,10 +211,7 @@ async fn a_full_disk_is_told_and_the_microvm_goes_on() {
     let mut source = boot(&lab, &driver, "source").await;
     let session = open(&*source).await;
     let disk = SmallDisk::mount(lab.path().join("small"));
-    let files = SnapshotFiles {
-        memory: disk.0.join("memory"),
-        state: disk.0.join("state"),
-    };
+    let files = SnapshotFiles::new(disk.0.join("memory"), disk.0.join("state"));
     let error = source.save(&files).await.unwrap_err();
     assert!(matches!(error, SaveError::NoSpace { .. }), "{error:?}");
     assert_eq!(fs::read_dir(&disk.0).unwrap().count(), 0);

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::memory::CheckedMemory;
 use crate::timeline::Timeline;
 
 /// What a VMM answered to a command that it did not carry out, or what kept it from answering: an
@@ -74,15 +76,39 @@ pub struct Machine {
 }
 
 /// The two files of a snapshot. Once made, neither is ever written again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SnapshotFiles {
     /// The guest's memory, as large as that and sparse. Clones map it privately.
     pub memory: PathBuf,
     /// Everything else of the microVM's state, in the driver's own format.
     pub state: PathBuf,
+    /// The memory's content, if it has to be checked as it is handed out: then no VMM may map the file. Else the
+    /// file is as good as whoever names it says.
+    pub checked: Option<Arc<dyn CheckedMemory>>,
 }
 
 impl SnapshotFiles {
+    /// Files whose content need not be checked any more.
+    #[must_use]
+    pub fn new(memory: PathBuf, state: PathBuf) -> SnapshotFiles {
+        SnapshotFiles {
+            memory,
+            state,
+            checked: None,
+        }
+    }
+
+    /// Refuses to map memory that is to be checked as it is handed out.
+    pub(crate) fn mappable(&self) -> Result<(), BootError> {
+        match self.checked {
+            None => Ok(()),
+            Some(_) => Err(BootError::Step {
+                step: "map the snapshot's memory",
+                source: io::Error::other("it is checked only while it is handed out"),
+            }),
+        }
+    }
+
     /// Makes sure that the files survive a sudden end of the host. [`MicroVm::save`] does not: the
     /// microVMs that could use them would not survive it either. Whoever keeps them for longer does.
     ///
@@ -316,6 +342,12 @@ pub trait Driver: Send + Sync {
         }
     }
 
+    /// Whether it hands guests their memory as they miss it, so that the memory file of a snapshot need not be
+    /// checked as a whole before: see [`SnapshotFiles::checked`].
+    fn checks_memory(&self) -> bool {
+        false
+    }
+
     /// What a snapshot of this machine can be restored with.
     fn identity(&self, machine: &Machine) -> Identity;
 
@@ -396,6 +428,12 @@ pub trait MicroVm: Send + Sync {
     /// # Errors
     /// [`SaveError`].
     async fn save(&mut self, files: &SnapshotFiles) -> Result<Saved, SaveError>;
+
+    /// What is wrong with the snapshot that it was restored from, if that was found out while it ran, and has ended
+    /// it. [`MicroVm::died`] tells it as well.
+    fn snapshot_fault(&self) -> Option<Refusal> {
+        None
+    }
 
     /// Waits until the VMM ends by itself.
     async fn died(&mut self) -> Death;

@@ -85,10 +85,10 @@ pub async fn stands_still_while_paused(subject: Subject) {
 
 /// A snapshot of a guest that has counted to 2.
 async fn snapshot(subject: &Subject) -> SnapshotFiles {
-    let files = SnapshotFiles {
-        memory: subject.lab.path().join("memory"),
-        state: subject.lab.path().join("state"),
-    };
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("memory"),
+        subject.lab.path().join("state"),
+    );
     let machine = Machine {
         snapshot: Some(files.clone()),
         ..subject.named("template")
@@ -142,10 +142,10 @@ pub async fn clones_go_on_from_the_snapshot_and_do_not_see_each_other(subject: S
 /// If not.
 pub async fn a_saved_microvm_goes_on_and_so_do_its_clones(subject: Subject) {
     let first = snapshot(&subject).await;
-    let again = SnapshotFiles {
-        memory: subject.lab.path().join("again.memory"),
-        state: subject.lab.path().join("again.state"),
-    };
+    let again = SnapshotFiles::new(
+        subject.lab.path().join("again.memory"),
+        subject.lab.path().join("again.state"),
+    );
     let mut vm = subject.restore("source", &first).await.unwrap();
     assert_eq!(subject.count(&*vm).await, 3);
     let session = open(&*vm).await;
@@ -218,10 +218,10 @@ pub async fn a_missing_file_is_named(subject: Subject) {
         BootError::Unreadable { path, .. } => assert_eq!(path, machine.kernel),
         error => panic!("{error:?}"),
     }
-    let files = SnapshotFiles {
-        memory: subject.lab.path().join("no-memory"),
-        state: subject.lab.path().join("no-state"),
-    };
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("no-memory"),
+        subject.lab.path().join("no-state"),
+    );
     let restored = subject.restore("missing", &files).await;
     match restored.err().expect("there is no snapshot") {
         BootError::Unreadable { path, .. } => assert!(path == files.memory || path == files.state),

@@ -7,6 +7,8 @@
 mod faults;
 mod killed;
 mod legs;
+mod paged;
+mod sealed;
 
 /// Each case of the suite on one leg, as a test with this attribute.
 macro_rules! leg {
@@ -60,6 +62,7 @@ leg!(
     what_is_dropped_ends_and_is_swept,
 );
 whole_leg!([cfg(all())] fake_firecracker);
+whole_leg!([cfg(all())] fake_firecracker_paged);
 whole_leg!(
     [ignore = "needs a real Firecracker: FIRELANE_FIRECRACKER names it"]
     real_firecracker_in_our_jail,
@@ -68,5 +71,15 @@ whole_leg!(
 whole_leg!(
     [ignore = "needs a real Firecracker and its jailer: FIRELANE_FIRECRACKER and FIRELANE_JAILER name them"]
     real_firecracker_in_its_jailer,
+    its_vmm_is_confined
+);
+whole_leg!(
+    [ignore = "needs a real Firecracker: FIRELANE_FIRECRACKER names it"]
+    real_firecracker_paged_in_our_jail,
+    its_vmm_is_confined
+);
+whole_leg!(
+    [ignore = "needs a real Firecracker and its jailer: FIRELANE_FIRECRACKER and FIRELANE_JAILER name them"]
+    real_firecracker_paged_in_its_jailer,
     its_vmm_is_confined
 );

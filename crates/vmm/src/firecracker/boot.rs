@@ -1,6 +1,7 @@
 //! From a machine's description, or a snapshot of one, to a guest that listens.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_guest_proto::SESSION_PORT;
@@ -10,6 +11,7 @@ use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
 use super::launch::{Launched, Shown};
 use super::microvm::{FirecrackerVm, Origin, Socket};
+use super::pager::{self, Pager, PagerError};
 use super::requests::{
     Action, BootSource, Drive, Entropy, LoadSnapshot, MachineConfig, MemoryBackend, RateLimiter,
     Serial, TokenBucket, Vsock, VsockOverride,
@@ -18,7 +20,7 @@ use super::save::Place;
 use super::version::Version;
 use crate::connect::{ConnectError, connect};
 use crate::driver::{BootError, Machine, SnapshotFiles};
-use crate::owned::step;
+use crate::owned::{missing, step};
 use crate::timeline::{Phase, Timeline};
 
 /// The guest's number on its vsock; 0 to 2 are reserved. Each VMM has a vsock of its own.
@@ -27,6 +29,8 @@ const GUEST_CID: u32 = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the loading of a snapshot may take; its memory is mapped, not read.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take after that until the guest's memory is seen to be handed over, which comes before the answer.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Serial output that passes in a second, in bytes, and at once: enough for what a kernel says when
 /// it panics. A guest cannot keep the host busy with more.
 const SERIAL_BYTES: u64 = 64 << 10;
@@ -109,15 +113,32 @@ pub(super) async fn restore(
         });
     }
     let deadline = Instant::now() + machine.boot_timeout;
-    let shown = Shown::restore(machine, files);
+    let paged = firecracker.memory.pages(files.checked.is_some());
+    if !paged {
+        files.mappable()?;
+    }
+    let shown = Shown::restore(machine, files, paged);
     let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
     timeline.mark(Phase::Configured);
+    let pager = match paged {
+        true => match page(firecracker, machine, files, &launched, deadline) {
+            Ok(pager) => Some(pager),
+            Err(error) => return Err(launched.fail(error).await),
+        },
+        false => None,
+    };
     let vsock = launched.folder.join("v.sock");
     let load = LoadSnapshot {
         snapshot_path: &files.state,
-        mem_backend: MemoryBackend {
-            backend_type: "File",
-            backend_path: &files.memory,
+        mem_backend: match &pager {
+            Some(pager) => MemoryBackend {
+                backend_type: "Uffd",
+                backend_path: pager.socket(),
+            },
+            None => MemoryBackend {
+                backend_type: "File",
+                backend_path: &files.memory,
+            },
         },
         resume_vm: true,
         vsock_override: VsockOverride { uds_path: &vsock },
@@ -127,9 +148,14 @@ pub(super) async fn restore(
         .api
         .put("/snapshot/load", &load, LOAD_TIMEOUT)
         .await;
-    if let Err(error) = loaded {
-        return Err(refused_snapshot(launched, error).await);
-    }
+    let pager = match handed_over(loaded, pager).await {
+        Ok(pager) => pager,
+        Err(NotLoaded::Api(error)) => return Err(refused_snapshot(launched, error).await),
+        Err(NotLoaded::Pager(error)) => {
+            launched.owned.give_up().await;
+            return Err(BootError::Load(error.into()));
+        }
+    };
     // It goes on where it was, and there it listened.
     for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
         timeline.mark(phase);
@@ -137,7 +163,7 @@ pub(super) async fn restore(
     let opened = launched.confined(firecracker).and_then(|()| open(&vsock));
     match opened {
         Ok(socket) => {
-            let origin = Origin::Restored;
+            let origin = Origin::Restored(pager);
             Ok(FirecrackerVm::new(
                 firecracker,
                 machine,
@@ -148,6 +174,51 @@ pub(super) async fn restore(
         }
         Err(error) => Err(launched.fail(error).await),
     }
+}
+
+/// Whoever hands this machine's VMM its guest's memory.
+fn page(
+    firecracker: &Firecracker,
+    machine: &Machine,
+    files: &SnapshotFiles,
+    launched: &Launched,
+    deadline: Instant,
+) -> Result<Pager, BootError> {
+    let vmm = launched.owned.record.vmm;
+    let owner = pager::Owner {
+        id: &machine.id,
+        vmm: step("find the VMM", vmm.ok_or_else(missing))?,
+        user: firecracker.user(machine),
+        folder: &launched.folder,
+        memory_bytes: u64::from(machine.memory_mib) << 20,
+    };
+    let pager = Pager::start(&owner, files, deadline.into_std());
+    step("hand out the snapshot's memory", pager)
+}
+
+/// Why a snapshot is not loaded.
+enum NotLoaded {
+    Api(ApiError),
+    Pager(Arc<PagerError>),
+}
+
+/// A snapshot is loaded when the VMM says so, and has handed over its guest's memory if that is paged. If the pager
+/// has ended the VMM, that is the error, and not what followed from it.
+async fn handed_over(
+    loaded: Result<(), ApiError>,
+    pager: Option<Pager>,
+) -> Result<Option<Pager>, NotLoaded> {
+    let Some(mut pager) = pager else {
+        return loaded.map(|()| None).map_err(NotLoaded::Api);
+    };
+    let handed = match loaded {
+        Ok(()) => pager.handed_over(HANDOVER_TIMEOUT).await,
+        Err(error) => match pager.failure() {
+            Some(failure) => Err(failure),
+            None => return Err(NotLoaded::Api(error)),
+        },
+    };
+    handed.map(|()| Some(pager)).map_err(NotLoaded::Pager)
 }
 
 /// After a failed load Firecracker ends; what it answered says more than that.

@@ -89,6 +89,7 @@ impl Kept {
     /// Those of a snapshot that is there. The memory is open for reading only, and stays so: that
     /// is what keeps a clone from spoiling it.
     fn open(files: SnapshotFiles) -> Result<Kept, BootError> {
+        files.mappable()?;
         let open = |path: &Path| File::open(path).map_err(unreadable(path));
         Ok(Kept {
             memory: open(&files.memory)?,

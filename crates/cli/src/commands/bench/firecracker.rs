@@ -97,10 +97,7 @@ impl Bench {
         let own = tempfile::tempdir_in(folder)
             .map_err(Failure::platform)?
             .keep();
-        let files = SnapshotFiles {
-            memory: own.join("memory"),
-            state: own.join("state"),
-        };
+        let files = SnapshotFiles::new(own.join("memory"), own.join("state"));
         let machine = Machine {
             id: String::new(),
             kernel: kernel.into(),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::FORMAT;
 use crate::faults::Fault;
 use crate::guest::{self, Simulated};
+use crate::paged::Paged;
 use crate::snapshot::{self, State, Words};
 
 /// Why a request is answered with 400; whether the process ends then.
@@ -42,6 +43,8 @@ pub(super) struct Vm {
     drives: Vec<PathBuf>,
     vsock: Option<PathBuf>,
     guest: Option<Rc<RefCell<Simulated>>>,
+    /// Memory that somebody else fills.
+    paged: Option<Paged>,
     fault: Fault,
 }
 
@@ -137,6 +140,7 @@ impl Vm {
             drives: Vec::new(),
             vsock: None,
             guest: None,
+            paged: None,
             fault,
         }
     }
@@ -269,11 +273,18 @@ impl Vm {
     }
 
     fn load_fresh(&mut self, load: &Load) -> Result<(), String> {
-        if load.mem_backend.backend_type != "File" {
-            return Err("this stand-in maps files only".into());
-        }
-        let paths = (&load.snapshot_path, &load.mem_backend.backend_path);
-        let (state, words) = snapshot::read(paths.0, paths.1, FORMAT)?;
+        let state = snapshot::read(&load.snapshot_path, FORMAT)?;
+        let (backend, size) = (&load.mem_backend, state.mem_size_mib << 20);
+        let words = match backend.backend_type.as_str() {
+            "File" => snapshot::words_in(&backend.backend_path, size)?,
+            "Uffd" => {
+                let paged = Paged::hand_over(&backend.backend_path, size, &self.fault)?;
+                let words = paged.words();
+                self.paged = Some(paged);
+                words
+            }
+            other => return Err(format!("unknown variant `{other}`")),
+        };
         let vsock = match &load.vsock_override {
             Some(other) => other.uds_path.clone(),
             None => state.vsock,
