@@ -100,7 +100,7 @@ pub async fn restore(
 ///
 /// # Errors
 /// [`CloneError`].
-pub(crate) async fn take_up(
+pub async fn take_up(
     vm: Box<dyn MicroVm>,
     id: &str,
     files: &SnapshotFiles,
