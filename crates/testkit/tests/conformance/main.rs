@@ -44,6 +44,9 @@ macro_rules! whole_leg {
             a_death_is_told,
             what_is_dropped_ends_and_is_swept,
             a_snapshot_holds_what_was_touched,
+            a_full_disk_is_told_and_the_microvm_goes_on,
+            a_full_disk_leaves_no_snapshot,
+            boots_with_a_disk,
         );
     };
 }
