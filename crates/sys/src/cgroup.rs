@@ -142,13 +142,21 @@ impl Cgroups {
         Ok(folder)
     }
 
-    /// The files through which a process joins all groups.
+    /// The groups.
     #[must_use]
-    pub fn procs(&self) -> Vec<PathBuf> {
-        self.folders
-            .iter()
-            .map(|folder| folder.join("cgroup.procs"))
-            .collect()
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// The files through which a process of one thread joins all groups: `tasks` of version 1, which moves
+    /// that thread and does not wait, and `cgroup.procs` of version 2.
+    #[must_use]
+    pub fn joined_through(&self) -> Vec<PathBuf> {
+        let file = |folder: &PathBuf| match folder.join("tasks") {
+            tasks if tasks.exists() => tasks,
+            _ => folder.join("cgroup.procs"),
+        };
+        self.folders.iter().map(file).collect()
     }
 
     /// Removes the groups; their processes must have been killed. Those already gone are fine.
@@ -231,7 +239,8 @@ mod tests {
         assert_eq!(read("memory.max"), "1048576");
         assert_eq!(read("pids.max"), "7");
         assert_eq!(read("cpu.max"), "150000 100000");
-        assert_eq!(groups.procs().len(), 1);
+        let joined = mount.path().join("firelane/vm-1/cgroup.procs");
+        assert_eq!(groups.joined_through(), [joined]);
     }
 
     #[test]

@@ -310,7 +310,7 @@ impl Starting {
             read_only,
             writable: Vec::new(),
             devices,
-            cgroup_procs: self.owned.record.cgroups.procs(),
+            cgroups: self.owned.record.cgroups.joined_through(),
             open_files: OPEN_FILES,
             last_descriptor: CONSOLE_FD,
             file_bytes: u64::from(machine.memory_mib + STREAM_OVERHEAD_MIB) << 20,
