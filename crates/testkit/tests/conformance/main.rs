@@ -46,6 +46,9 @@ macro_rules! whole_leg {
             a_snapshot_holds_what_was_touched,
             a_vmm_that_waits_restores_or_leaves_nothing,
             a_vmm_that_dies_while_it_waits_is_told,
+            a_full_disk_is_told_and_the_microvm_goes_on,
+            a_full_disk_leaves_no_snapshot,
+            boots_with_a_disk,
         );
     };
 }

@@ -56,7 +56,7 @@ pub(super) async fn boot(
     let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
     let vsock = launched.folder.join("v.sock");
     let started = async {
-        configure(&mut launched.api, firecracker.version, machine, &vsock).await?;
+        configure(&mut launched.api, firecracker, machine, &vsock).await?;
         timeline.mark(Phase::Configured);
         let start = Action {
             action_type: "InstanceStart",
@@ -291,7 +291,7 @@ fn refused(error: ApiError) -> BootError {
 
 async fn configure(
     api: &mut Api,
-    version: Version,
+    firecracker: &Firecracker,
     machine: &Machine,
     vsock: &Path,
 ) -> Result<(), ApiError> {
@@ -314,7 +314,7 @@ async fn configure(
             // The initrd mounts it: with `true` Firecracker would say `root=` on the command line.
             is_root_device: false,
             is_read_only: true,
-            rate_limiter: None,
+            rate_limiter: firecracker.disk.limiter(),
         };
         api.put("/drives/root", &drive, QUICK).await?;
     }
@@ -334,7 +334,7 @@ async fn configure(
         },
     };
     api.put("/entropy", &entropy, QUICK).await?;
-    if version.has_serial_limit_and_clock() {
+    if firecracker.version.has_serial_limit_and_clock() {
         let serial = Serial {
             rate_limiter: bucket(SERIAL_BYTES),
         };

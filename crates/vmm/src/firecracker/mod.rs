@@ -12,6 +12,7 @@
 
 mod api;
 mod boot;
+mod disk;
 mod exit;
 mod launch;
 mod microvm;
@@ -36,6 +37,7 @@ use crate::timeline::Timeline;
 use crate::trial::Trial;
 
 pub use api::ApiError;
+pub use disk::DiskLimits;
 pub use pager::{LayoutError, PagerError};
 pub use version::{BadVersion, FindError, Version};
 
@@ -55,6 +57,7 @@ pub struct Firecracker {
     format: Version,
     tsc_khz: u64,
     memory: MemoryFrom,
+    disk: DiskLimits,
 }
 
 /// How a restored guest comes by its memory.
@@ -188,6 +191,7 @@ impl Firecracker {
                 true => MemoryFrom::Either,
                 false => MemoryFrom::File,
             },
+            disk: DiskLimits::DEFAULT,
         })
     }
 
@@ -241,6 +245,16 @@ impl Firecracker {
         }
     }
 
+    /// The same with guests that may read so much of their disks. Snapshots keep the bounds of the guest that they were
+    /// made of, and are of use to guests with the same ones only.
+    #[must_use]
+    pub fn with_disk(&self, disk: DiskLimits) -> Firecracker {
+        Firecracker {
+            disk,
+            ..self.clone()
+        }
+    }
+
     /// Its program.
     #[must_use]
     pub fn program(&self) -> &Path {
@@ -278,7 +292,8 @@ impl Driver for Firecracker {
         let (kind, version, format) = (self.kind().name(), self.version, self.format);
         let (program, processor) = (host::stamp(&self.program), host::processor());
         let kernel = host::kernel_family();
-        let arguments = format!("{} {:?}", boot::kernel_arguments(machine), machine.rootfs);
+        let (kernel_arguments, rootfs) = (boot::kernel_arguments(machine), &machine.rootfs);
+        let arguments = format!("{kernel_arguments} {rootfs:?} {:?}", self.disk);
         let arguments = hash(&arguments);
         Identity {
             vmm: format!(

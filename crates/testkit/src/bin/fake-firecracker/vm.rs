@@ -75,6 +75,32 @@ pub(super) struct Drive {
     _is_root_device: bool,
     #[serde(rename = "is_read_only")]
     _is_read_only: bool,
+    rate_limiter: Option<RateLimiter>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimiter {
+    bandwidth: Option<TokenBucket>,
+    ops: Option<TokenBucket>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBucket {
+    size: u64,
+    refill_time: u64,
+}
+
+impl RateLimiter {
+    /// With a size or a time of 0 the real one has no bound, and says nothing of it.
+    fn bounds_all(&self) -> bool {
+        let bounds = |bucket: &Option<TokenBucket>| {
+            let bucket = bucket.as_ref();
+            bucket.is_some_and(|bucket| bucket.size > 0 && bucket.refill_time > 0)
+        };
+        bounds(&self.bandwidth) && bounds(&self.ops)
+    }
 }
 
 #[derive(Deserialize)]
@@ -197,6 +223,13 @@ impl Vm {
         File::open(&drive.path_on_host).map_err(|error| {
             format!("Drive config error: Unable to create the virtio block device: {error}")
         })?;
+        // Not the real one's: a guest whose disk is not bounded is a fault of the driver.
+        if !drive
+            .rate_limiter
+            .is_some_and(|limiter| limiter.bounds_all())
+        {
+            return Err("the drive has no rate limiter".to_owned().into());
+        }
         self.drives.push(drive.path_on_host);
         Ok(())
     }
