@@ -7,6 +7,9 @@
 //!
 //! What the guest gave back is zero from then on, not what the snapshot has.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
