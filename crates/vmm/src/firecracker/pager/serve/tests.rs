@@ -126,7 +126,8 @@ fn every_page_is_what_the_snapshot_has() {
     }
     // In the order of the faults; the block that lies in two regions is missed in both.
     let blocks: Vec<u64> = (0..MEMORY_BYTES / BLOCK_BYTES).collect();
-    assert_eq!(scene.set().read().unwrap(), Some(blocks));
+    let known = scene.set().read().unwrap().unwrap();
+    assert_eq!(known.blocks, blocks);
 }
 
 #[test]
@@ -173,7 +174,11 @@ fn a_file_that_cannot_be_read_is_an_error_that_says_where() {
     let memory = File::options().write(true).open(path).unwrap();
     memory.set_len(9 * BLOCK_BYTES + 1).unwrap();
     // A guest would wait for ever: the block is known to be missed instead.
-    scene.set().write(&[9], "before").unwrap();
+    let known = Known {
+        blocks: vec![9],
+        settled: true,
+    };
+    scene.set().write(&known, "before").unwrap();
     let (served, ()) = scene.until_stopped(|_, _| ());
     match served {
         Err(PagerError::Snapshot { offset, .. }) => assert_eq!(offset, 9 * BLOCK_BYTES),
@@ -194,5 +199,21 @@ fn a_guest_that_has_settled_is_recorded_and_what_it_misses_later_is_not() {
         page(memory, 100);
     });
     served.unwrap();
-    assert_eq!(scene.set().read().unwrap(), Some(vec![0]));
+    let known = scene.set().read().unwrap().unwrap();
+    assert_eq!((known.blocks, known.settled), (vec![0], true));
+}
+
+#[test]
+fn what_a_guest_misses_that_ends_early_is_added_to_what_is_known() {
+    let mut scene = Scene::new();
+    let known = Known {
+        blocks: vec![5, 2],
+        settled: false,
+    };
+    scene.set().write(&known, "before").unwrap();
+    let (served, _) = scene.served(|memory| page(memory, 0));
+    served.unwrap();
+    let known = scene.set().read().unwrap().unwrap();
+    assert_eq!(known.blocks, [5, 2, 0]);
+    // How long it took until it was stopped is the machine's business.
 }
