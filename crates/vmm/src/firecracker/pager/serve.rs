@@ -38,6 +38,11 @@ pub(super) enum End {
     HungUp,
 }
 
+/// Faults for each page, on average, in the life of a microVM: a page that was put stays, and a fault puts sixteen. Our
+/// machines have no balloon that would give pages back. A VMM that was taken over could, without end, and this thread is not
+/// in its cgroup.
+const FAULTS_OF_A_PAGE: u64 = 2;
+
 /// What is missed, in order, while that is worth knowing.
 struct Recording {
     set: WorkingSet,
@@ -226,6 +231,9 @@ impl<'a> Server<'a> {
             }
         }
         self.answered += 1;
+        if self.answered > FAULTS_OF_A_PAGE * self.handed.layout.pages() + MAX_MISSED as u64 {
+            return Err(PagerError::Flood);
+        }
         match self.put(block, offset) {
             Err(PagerError::Put(PutError::Changing { .. })) => {
                 // What changes is told by an event, which is read before the next try.

@@ -150,6 +150,19 @@ fn what_was_given_back_is_zero_and_its_neighbours_are_not() {
 }
 
 #[test]
+fn a_vmm_that_misses_what_it_gives_back_without_end_is_ended() {
+    let mut scene = Scene::new();
+    let (served, ()) = scene.until_stopped(|memory, _| {
+        let most = FAULTS_OF_A_PAGE * MEMORY_BYTES / PAGE_BYTES + MAX_MISSED as u64;
+        for _ in 0..=most {
+            memory.give_back(0, PAGE_BYTES).unwrap();
+            page(memory, 0);
+        }
+    });
+    assert!(matches!(served, Err(PagerError::Flood)), "{served:?}");
+}
+
+#[test]
 fn a_vmm_that_hangs_up_or_speaks_is_at_its_end() {
     use std::io::Write;
     for speaks in [false, true] {
