@@ -273,6 +273,7 @@ async fn what_clones_missed_is_handed_out_before_it_is_missed() {
     let vm = restored(&subject, &files).await.expect("it is sound");
     assert_eq!(subject.count(&*vm).await, 1);
     vm.destroy().await.expect("it ends");
-    assert_eq!(fs::read_to_string(&set).expect("it is made anew"), record);
+    let record = fs::read_to_string(&set).expect("it is made anew");
+    assert!(record.contains("\"blocks\":[16]"), "{record}");
     subject.lab.assert_empty();
 }

@@ -115,6 +115,12 @@ impl Layout {
         Ok(Layout { regions })
     }
 
+    /// Pages of all regions.
+    pub(super) fn pages(&self) -> u64 {
+        let bytes: u64 = self.regions.iter().map(Region::len).sum();
+        bytes / PAGE_BYTES
+    }
+
     /// Where an address is in the file.
     pub(super) fn offset_of(&self, address: u64) -> Option<u64> {
         let mut regions = self.regions.iter();

@@ -79,7 +79,7 @@ pub enum PagerError {
     /// An event that Firecracker does not ask for.
     #[error("the VMM has asked for events of kind {0:#x}")]
     Unasked(u8),
-    /// More faults wait than a VMM has threads.
+    /// More faults wait than a VMM has threads, or there were more than it can have pages to miss.
     #[error("the VMM misses pages without end")]
     Flood,
     /// The kernel has no more events.
@@ -182,24 +182,31 @@ impl Pager {
             shared: Arc::clone(&shared),
             armed: true,
         };
+        let served_for = Arc::clone(&shared);
         let (vmm, memory_bytes, stopped) = (owner.vmm.pid, owner.memory_bytes, Arc::clone(&stop));
         let work = move || {
             let (mut ends, stop) = (ends, stopped.as_fd());
             let handed = receive(&listener, stop, vmm, memory_bytes, deadline);
             // Nobody else connects.
             drop(listener);
+            let mut server = None;
             let served = handed.and_then(|handed| {
                 let Some(handed) = handed else {
                     return Ok(End::Stopped);
                 };
                 // Whether anybody waits for it is their business.
                 let _ = handed_over.send(());
-                let mut server = Server::new(handed, source, set, &ends.shared);
-                let end = server.serve(stop)?;
-                server.finish();
-                Ok(end)
+                server
+                    .insert(Server::new(handed, source, set, &served_for))
+                    .serve(stop)
             });
-            ends.end(served);
+            // While its descriptor is open: with that gone, pages that are missed would be zero.
+            let ended_well = ends.end(served);
+            if let Some(mut server) = server
+                && ended_well
+            {
+                server.finish();
+            }
         };
         let thread = thread::Builder::new()
             .name("pager".into())
@@ -284,13 +291,20 @@ struct EndsVmm {
 }
 
 impl EndsVmm {
-    fn end(&mut self, served: Result<End, PagerError>) {
+    /// Ends the VMM, unless its owner does. Whether nothing went wrong.
+    fn end(&mut self, served: Result<End, PagerError>) -> bool {
         self.armed = false;
         match served {
-            Ok(End::Stopped) => {}
+            Ok(End::Stopped) => true,
             // Most likely it is about to end; one that only acts so would wait for its pages.
-            Ok(End::HungUp) => self.kill(),
-            Err(error) => self.fail(error),
+            Ok(End::HungUp) => {
+                self.kill();
+                true
+            }
+            Err(error) => {
+                self.fail(error);
+                false
+            }
         }
     }
 

@@ -7,6 +7,9 @@
 //!
 //! What the guest gave back is zero from then on, not what the snapshot has.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::handover::Handed;
 use super::source::Source;
-use super::working_set::{BLOCK_BYTES, MAX_BLOCKS, WorkingSet};
+use super::working_set::{BLOCK_BYTES, Known, MAX_BLOCKS, WorkingSet};
 use super::{PagerError, Shared};
 
 /// A guest that has missed nothing for so long while it ran has done its first work.
@@ -35,10 +38,17 @@ pub(super) enum End {
     HungUp,
 }
 
+/// Faults for each page, on average, in the life of a microVM: a page that was put stays, and a fault puts sixteen. Our
+/// machines have no balloon that would give pages back. A VMM that was taken over could, without end, and this thread is not
+/// in its cgroup.
+const FAULTS_OF_A_PAGE: u64 = 2;
+
 /// What is missed, in order, while that is worth knowing.
 struct Recording {
     set: WorkingSet,
+    /// What clones before have missed, which did not settle, and then what this one misses.
     blocks: Vec<u64>,
+    known: usize,
     last: Instant,
 }
 
@@ -66,26 +76,26 @@ impl<'a> Server<'a> {
         set: WorkingSet,
         shared: &'a Arc<Shared>,
     ) -> Server<'a> {
-        let (ahead, recording) = match set.read() {
-            Ok(Some(blocks)) => (blocks.into(), None),
-            found => {
-                if let Err(error) = found {
-                    tracing::warn!(%error, "a snapshot's working set is not used, and is found out again");
-                }
-                let recording = Recording {
-                    set,
-                    blocks: Vec::new(),
-                    last: Instant::now(),
-                };
-                (VecDeque::new(), Some(recording))
-            }
-        };
+        let known = set.read().unwrap_or_else(|error| {
+            tracing::warn!(%error, "a snapshot's working set is not used, and is found out again");
+            None
+        });
+        let known = known.unwrap_or(Known {
+            blocks: Vec::new(),
+            settled: false,
+        });
+        let recording = (!known.settled).then(|| Recording {
+            set,
+            known: known.blocks.len(),
+            blocks: known.blocks.clone(),
+            last: Instant::now(),
+        });
         Server {
             handed,
             source,
             shared,
             missed: VecDeque::new(),
-            ahead,
+            ahead: known.blocks.into(),
             recording,
             removed: Removed::default(),
             buffer: vec![0; BLOCK_BYTES as usize],
@@ -152,7 +162,7 @@ impl<'a> Server<'a> {
         }
         let left = (recording.last + SETTLED).saturating_duration_since(Instant::now());
         if left.is_zero() || recording.blocks.len() >= MAX_BLOCKS {
-            self.keep_recording();
+            self.keep_recording(true);
             return None;
         }
         Some(left)
@@ -160,7 +170,7 @@ impl<'a> Server<'a> {
 
     /// Writes down what is worth it.
     pub(super) fn finish(&mut self) {
-        self.keep_recording();
+        self.keep_recording(false);
         let (answered, given) = (self.answered, self.given);
         tracing::debug!(
             id = self.shared.id,
@@ -171,14 +181,19 @@ impl<'a> Server<'a> {
     }
 
     /// Writes down what was missed. It is a loss of time only if that fails.
-    fn keep_recording(&mut self) {
+    fn keep_recording(&mut self, settled: bool) {
         let Some(recording) = self.recording.take() else {
             return;
         };
-        if recording.blocks.is_empty() {
+        if !settled && recording.blocks.len() == recording.known {
+            // Nothing that is not on record already.
             return;
         }
-        if let Err(error) = recording.set.write(&recording.blocks, &self.shared.id) {
+        let known = Known {
+            blocks: recording.blocks,
+            settled,
+        };
+        if let Err(error) = recording.set.write(&known, &self.shared.id) {
             tracing::warn!(%error, "cannot keep a snapshot's working set");
         }
     }
@@ -216,6 +231,9 @@ impl<'a> Server<'a> {
             }
         }
         self.answered += 1;
+        if self.answered > FAULTS_OF_A_PAGE * self.handed.layout.pages() + MAX_MISSED as u64 {
+            return Err(PagerError::Flood);
+        }
         match self.put(block, offset) {
             Err(PagerError::Put(PutError::Changing { .. })) => {
                 // What changes is told by an event, which is read before the next try.

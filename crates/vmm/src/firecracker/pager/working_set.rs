@@ -49,8 +49,18 @@ struct Record {
     version: u32,
     memory: Of,
     block_bytes: u64,
+    settled: bool,
     /// Numbers of blocks of the file, from 0, in the order in which they were missed.
     blocks: Vec<u64>,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Numbers of blocks, in the order in which they were missed.
+    pub(super) blocks: Vec<u64>,
+    /// Whether the clone that missed them had done its first work; else it ended before, and there may be more.
+    pub(super) settled: bool,
 }
 
 /// The place of a record.
@@ -70,7 +80,7 @@ impl WorkingSet {
     }
 
     /// The blocks, if they are known. What is there but cannot be used is an error, and as good as nothing.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<u64>>> {
+    pub(super) fn read(&self) -> io::Result<Option<Known>> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
@@ -91,16 +101,20 @@ impl WorkingSet {
         if record.blocks.len() > MAX_BLOCKS || record.blocks.iter().any(|block| *block >= blocks) {
             return Err(io::Error::other("it names what is not in the file"));
         }
-        Ok(Some(record.blocks))
+        Ok(Some(Known {
+            blocks: record.blocks,
+            settled: record.settled,
+        }))
     }
 
     /// Keeps the blocks. `by` tells apart several that do so at once: the last one counts.
-    pub(super) fn write(&self, blocks: &[u64], by: &str) -> io::Result<()> {
+    pub(super) fn write(&self, known: &Known, by: &str) -> io::Result<()> {
         let record = Record {
             version: VERSION,
             memory: self.of.clone(),
             block_bytes: BLOCK_BYTES,
-            blocks: blocks.to_vec(),
+            settled: known.settled,
+            blocks: known.blocks.clone(),
         };
         let json = serde_json::to_vec(&record).map_err(io::Error::other)?;
         let aside = self.path.with_extension(format!("set-{by}"));
@@ -131,13 +145,20 @@ mod tests {
         (folder, set)
     }
 
+    fn known(blocks: &[u64]) -> Known {
+        Known {
+            blocks: blocks.to_vec(),
+            settled: true,
+        }
+    }
+
     #[test]
     fn what_is_written_is_read_in_its_order() {
         let (folder, set) = memory();
         assert_eq!(set.read().unwrap(), None);
-        set.write(&[3, 1, 15], "one").unwrap();
-        set.write(&[4, 0], "two").unwrap();
-        assert_eq!(set.read().unwrap(), Some(vec![4, 0]));
+        set.write(&known(&[3, 1, 15]), "one").unwrap();
+        set.write(&known(&[4, 0]), "two").unwrap();
+        assert_eq!(set.read().unwrap(), Some(known(&[4, 0])));
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 2, "the memory and one record");
     }
@@ -145,12 +166,12 @@ mod tests {
     #[test]
     fn a_record_of_another_file_or_of_places_beyond_it_is_refused() {
         let (folder, set) = memory();
-        set.write(&[16], "one").unwrap();
+        set.write(&known(&[16]), "one").unwrap();
         let error = set.read().unwrap_err().to_string();
         assert_eq!(error, "it names what is not in the file");
-        set.write(&vec![0; MAX_BLOCKS + 1], "one").unwrap();
+        set.write(&known(&[0; MAX_BLOCKS + 1]), "one").unwrap();
         set.read().unwrap_err();
-        set.write(&[1], "one").unwrap();
+        set.write(&known(&[1]), "one").unwrap();
         let memory = folder.path().join("memory");
         fs::remove_file(&memory).unwrap();
         File::create(&memory).unwrap().set_len(2 << 20).unwrap();
