@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! target/dist/firelane/                       what is in it, laid out as below a prefix
-//!   bin/firelane, bin/firelane-guest, bin/firelane-bare
+//!   bin/firelane, bin/firelane-hostd, bin/firelane-guest, bin/firelane-bare
 //!   share/man/man1/firelane*.1
 //!   share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}/
 //!   share/doc/firelane/{LICENSE,README.md}
@@ -40,7 +40,7 @@ mod release {
     use clap_complete::Shell;
     use firelane_cli::args::Cli;
 
-    use crate::build::{self, BARE, GUEST, Profile};
+    use crate::build::{self, BARE, GUEST, HOSTD, Profile};
     use crate::program::{output, run};
     use crate::workspace::Workspace;
 
@@ -60,7 +60,7 @@ mod release {
             fs::remove_dir_all(&folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
-        for program in [NAME, GUEST, BARE] {
+        for program in [NAME, HOSTD, GUEST, BARE] {
             copy(
                 &workspace.bin("release").join(program),
                 &folder.join("bin").join(program),

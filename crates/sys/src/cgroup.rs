@@ -151,6 +151,21 @@ impl Cgroups {
             .collect()
     }
 
+    /// Whether this process is in all of them.
+    ///
+    /// # Errors
+    /// If a group cannot be read.
+    pub fn hold(&self, pid: u32) -> io::Result<bool> {
+        let pid = pid.to_string();
+        for procs in self.procs() {
+            let text = fs::read_to_string(&procs).map_err(|error| named(&error, &procs))?;
+            if !text.lines().any(|line| line == pid) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Removes the groups; their processes must have been killed. Those already gone are fine.
     ///
     /// # Errors

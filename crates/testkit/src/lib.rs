@@ -9,6 +9,7 @@
 pub mod booted;
 mod command;
 pub mod conformance;
+pub mod hostd;
 mod lab;
 
 pub use command::{Ended, Running};

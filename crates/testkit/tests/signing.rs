@@ -80,6 +80,7 @@ async fn a_snapshot_that_changes_under_a_service_is_noticed_at_the_next_restore(
         run_base: lab.run_dir(),
         acceleration: Acceleration::Tcg,
         tsc_khz: firelane_sys::tsc::measure_khz(),
+        hostd: None,
     };
     let store = Store::open(lab.home()).unwrap();
     let runner = lab.bin().join("firelane-guest");

@@ -41,10 +41,7 @@ pub(super) async fn boot(
     timeline: &mut Timeline,
 ) -> Result<FirecrackerVm, BootError> {
     let deadline = Instant::now() + machine.boot_timeout;
-    let place = machine
-        .snapshot
-        .clone()
-        .map(|files| Place::make(files, firecracker.user(machine)));
+    let place = machine.snapshot.clone().map(Place::make);
     let place = step("make the snapshot's folder", place.transpose())?;
     let folder = place.as_ref().map(|place| place.folder().to_owned());
     let shown = Shown::boot(machine, folder);
@@ -61,10 +58,11 @@ pub(super) async fn boot(
         Ok(())
     };
     let started: Result<(), ApiError> = started.await;
-    let opened = started.map_err(refused).and_then(|()| {
-        launched.confined(firecracker)?;
-        open(&vsock)
-    });
+    let opened = started.map_err(refused).and_then(|()| open(&vsock));
+    let opened = match opened {
+        Ok(socket) => launched.confined(firecracker).await.map(|()| socket),
+        Err(error) => Err(error),
+    };
     let listening = match opened {
         Ok(socket) => listens(&mut launched, socket, machine, deadline).await,
         Err(error) => Err(error),
@@ -134,7 +132,8 @@ pub(super) async fn restore(
     for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
         timeline.mark(phase);
     }
-    let opened = launched.confined(firecracker).and_then(|()| open(&vsock));
+    let confined = launched.confined(firecracker).await;
+    let opened = confined.and_then(|()| open(&vsock));
     match opened {
         Ok(socket) => {
             let origin = Origin::Restored;
