@@ -3,6 +3,7 @@
 //! ```text
 //! target/dist/firelane/                       what is in it, laid out as below a prefix
 //!   bin/firelane, bin/firelane-hostd, bin/firelane-guest, bin/firelane-bare
+//!   lib/systemd/system/firelane-hostd.service
 //!   share/man/man1/firelane*.1
 //!   share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}/
 //!   share/doc/firelane/{LICENSE,README.md}
@@ -72,6 +73,11 @@ mod release {
                 &folder.join("share/doc/firelane").join(document),
             )?;
         }
+        let unit = format!("{HOSTD}.service");
+        copy(
+            &workspace.root.join("crates/hostd").join(&unit),
+            &folder.join("lib/systemd/system").join(&unit),
+        )?;
         manual_pages(&folder.join("share/man/man1"))?;
         for (shell, path) in COMPLETIONS {
             let mut script = Vec::new();
