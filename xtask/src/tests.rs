@@ -1,7 +1,9 @@
 //! `cargo xtask test`: every test, with what the tests need made first.
 //!
-//! Needs are the two programs, side by side and as users get them, and two built templates. Everything stays below the target directory, except the run directory: a Unix socket's
-//! path has at most 107 bytes, and nobody knows how deep the checkout is.
+//! Needs are the programs, side by side, and two built templates. firelane is built as its tests are, so that
+//! nothing is compiled twice; `.ci/run` also tries the one that users get. Everything stays below the target
+//! directory, except the run directory: a Unix socket's path has at most 107 bytes, and nobody knows how deep
+//! the checkout is.
 //!
 //! | variable | default |
 //! | --- | --- |
@@ -33,7 +35,7 @@ const CARGO_TEST_THREADS: &str = "--test-threads=2";
 pub(crate) fn run_all(workspace: &Workspace, args: &[&str]) -> Result<()> {
     let environment = Environment::new(workspace)?;
     heading("building firelane and the guest-runner");
-    build::build(workspace, Profile::Release)?;
+    build::build(workspace, Profile::Debug)?;
     for template in TEMPLATES {
         heading(&format!("building the template {template}"));
         let mut firelane = Command::new(environment.bin.join("firelane"));
@@ -131,7 +133,7 @@ impl Environment {
             .context("cannot read /proc")?
             .uid();
         let home = named("FIRELANE_HOME").unwrap_or_else(|| workspace.target.join("firelane-home"));
-        let bin = named("FIRELANE_BIN_DIR").unwrap_or_else(|| workspace.bin("release"));
+        let bin = named("FIRELANE_BIN_DIR").unwrap_or_else(|| workspace.bin("debug"));
         Ok(Environment {
             run_dir: named("FIRELANE_RUN_DIR")
                 .unwrap_or_else(|| format!("/tmp/firelane-test-{uid}").into()),

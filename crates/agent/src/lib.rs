@@ -17,6 +17,7 @@
 //! | `templates` | templates of this host, and their builds |
 //! | [`service`] | answers for this host over the Bus, and reports how it is |
 
+pub mod building;
 pub mod clone;
 mod feed;
 pub mod follow;

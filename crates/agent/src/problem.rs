@@ -8,6 +8,7 @@ use firelane_vmm::session::SessionError;
 use firelane_wire::content::NotBase64;
 use firelane_wire::problem::{Code, Problem, causes};
 
+use crate::building::BuildingError;
 use crate::clone::CloneError;
 use crate::follow::FollowError;
 use crate::workshop::PrepareError;
@@ -22,6 +23,10 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
             let remedy = refused.remedy().unwrap_or_default();
             internal(error).with_remedy(remedy)
         }
+        PrepareError::Rebuild(BuildingError::Build(failed)) => match failed.remedy() {
+            Some(remedy) => internal(error).with_remedy(remedy),
+            None => internal(error),
+        },
         _ => internal(error),
     }
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use firelane_image::signing::Verified;
-use firelane_image::{Snapshot, Store, StoreError, Template};
+use firelane_image::{Definition, Options, Snapshot, Store, StoreError, Template};
 use firelane_vmm::driver::{Driver, Machine};
 use firelane_vmm::timeline::Timeline;
 use jiff::Timestamp;
 use tokio::task::JoinError;
 use uuid::Uuid;
 
+use crate::building::{Building, BuildingError, Logged};
 use crate::clone::{self, CloneError, Ready};
 use crate::snapshot::{self, MakeError};
 
@@ -59,6 +60,9 @@ pub enum PrepareError {
     /// It has no snapshot.
     #[error(transparent)]
     Make(#[from] MakeError),
+    /// It does not verify, and could not be built again.
+    #[error("the template is refused, and cannot be built again")]
+    Rebuild(#[from] BuildingError),
     /// A task of ours failed.
     #[error("waiting for the store failed")]
     Task(#[from] JoinError),
@@ -89,11 +93,30 @@ impl Workshop {
     }
 
     /// A template that is built, with its snapshot, which is made if there is none. Several that ask
-    /// for the same one at once wait for one making: the store's lock sees to it.
+    /// for the same one at once wait for one making: the store's lock sees to it. A built-in template
+    /// that does not verify is built again first.
     ///
     /// # Errors
     /// [`PrepareError`].
     pub async fn prepare(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
+        let refused = match self.prepare_as_it_is(name).await {
+            Err(PrepareError::Store(refused @ StoreError::Refused { .. })) => refused,
+            prepared => return prepared,
+        };
+        // Nobody but whoever built another one has its definition.
+        let Ok(definition) = Definition::builtin(name) else {
+            return Err(refused.into());
+        };
+        let template = name.to_owned();
+        let (store, options) = (self.store.clone(), Options::default());
+        Building::start(store, definition, options, Arc::new(Logged { template }))
+            .map_err(BuildingError::from)?
+            .end()
+            .await?;
+        self.prepare_as_it_is(name).await
+    }
+
+    async fn prepare_as_it_is(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
         let (store, wanted) = (self.store.clone(), name.to_owned());
         let template = tokio::task::spawn_blocking(move || store.get(&wanted)).await??;
         if let Some(prepared) = self.lock().get(name)

@@ -135,7 +135,12 @@ fn carry_out(
         Request::Confirm { id } => {
             let entry = find(shared, peer, id)?;
             let state = state::of(&entry);
-            if let Err(refusal) = confirmed(&state) {
+            if state.controls.is_empty() {
+                // It has ended, or is about to.
+                let status = stop(shared, &entry)?.status;
+                return Err(refuse(Code::Died, status));
+            }
+            if let Err(refusal) = state::confined(&state.controls) {
                 // What is not confined does not go on.
                 return Err(stop(shared, &entry).err().unwrap_or(refusal));
             }
@@ -172,15 +177,6 @@ fn find(shared: &Shared, peer: &Peer, id: &str) -> Result<Arc<Entry>, Refusal> {
         let shown: String = id.escape_debug().take(80).collect();
         refuse(Code::NotFound, format!("there is no microVM '{shown}'"))
     })
-}
-
-/// Refuses one that has ended, or lacks a control.
-fn confirmed(state: &firelane_host_proto::message::State) -> Result<(), Refusal> {
-    if state.controls.is_empty() {
-        let status = state.status.as_deref().unwrap_or("it is gone");
-        return Err(refuse(Code::Died, status));
-    }
-    state::confined(&state.controls)
 }
 
 /// Removes what microVMs left whose owner was killed: a later hostd's predecessors, and `firelane` that

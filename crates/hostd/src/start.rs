@@ -240,7 +240,7 @@ fn describe(shared: &Shared, start: &Start, made: &Made) -> Jail {
     plan.jail(Place {
         mountpoint: made.run_dir.jail_root(),
         user: made.user.as_ref().map(User::number),
-        cgroup_procs: made.cgroups.procs(),
+        cgroups: made.cgroups.joined_through(),
         kept_descriptor: made.user.is_some().then_some(KEPT_FD),
     })
 }

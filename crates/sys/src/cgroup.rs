@@ -142,13 +142,21 @@ impl Cgroups {
         Ok(folder)
     }
 
-    /// The files through which a process joins all groups.
+    /// The groups.
     #[must_use]
-    pub fn procs(&self) -> Vec<PathBuf> {
-        self.folders
-            .iter()
-            .map(|folder| folder.join("cgroup.procs"))
-            .collect()
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    /// The files through which a process of one thread joins all groups: `tasks` of version 1, which moves
+    /// that thread and does not wait, and `cgroup.procs` of version 2.
+    #[must_use]
+    pub fn joined_through(&self) -> Vec<PathBuf> {
+        let file = |folder: &PathBuf| match folder.join("tasks") {
+            tasks if tasks.exists() => tasks,
+            _ => folder.join("cgroup.procs"),
+        };
+        self.folders.iter().map(file).collect()
     }
 
     /// Whether this process is in all of them.
@@ -157,7 +165,8 @@ impl Cgroups {
     /// If a group cannot be read.
     pub fn hold(&self, pid: u32) -> io::Result<bool> {
         let pid = pid.to_string();
-        for procs in self.procs() {
+        for folder in &self.folders {
+            let procs = folder.join("cgroup.procs");
             let text = fs::read_to_string(&procs).map_err(|error| named(&error, &procs))?;
             if !text.lines().any(|line| line == pid) {
                 return Ok(false);
@@ -246,7 +255,8 @@ mod tests {
         assert_eq!(read("memory.max"), "1048576");
         assert_eq!(read("pids.max"), "7");
         assert_eq!(read("cpu.max"), "150000 100000");
-        assert_eq!(groups.procs().len(), 1);
+        let joined = mount.path().join("firelane/vm-1/cgroup.procs");
+        assert_eq!(groups.joined_through(), [joined]);
     }
 
     #[test]

@@ -33,11 +33,11 @@ impl Lab {
     pub fn new() -> Lab {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
         let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
-        let bin = named("FIRELANE_BIN_DIR").unwrap_or_else(|| target.join("release"));
+        let bin = named("FIRELANE_BIN_DIR").unwrap_or_else(|| target.join("debug"));
         let home = named("FIRELANE_HOME").unwrap_or_else(|| target.join("firelane-home"));
         assert!(
             bin.join("firelane").is_file(),
-            "{} has no firelane: run 'make build'",
+            "{} has no firelane: run 'cargo xtask build --debug'",
             bin.display()
         );
         // Short: sockets below it have at most 107 bytes of path.
@@ -222,8 +222,8 @@ impl MicroVm {
             !self.record.vmm.is_some_and(|vmm| vmm.lives()),
             "its VMM lives: {self:?}"
         );
-        for procs in self.record.cgroups.procs() {
-            assert!(!procs.exists(), "its cgroup is left: {}", procs.display());
+        for folder in self.record.cgroups.folders() {
+            assert!(!folder.exists(), "its cgroup is left: {}", folder.display());
         }
         assert!(
             !self.path.exists(),

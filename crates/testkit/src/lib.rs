@@ -3,7 +3,7 @@
 //! A [`Lab`] is one test's corner of the host: its own run directory and scratch folder, the
 //! shared store of templates. Whole commands go in; stdout, stderr and exit code come out.
 //!
-//! The programs are those of `make build`, or of the folder in `FIRELANE_BIN_DIR`; the store is
+//! The programs are those of `cargo xtask build --debug`, or of the folder in `FIRELANE_BIN_DIR`; the store is
 //! `FIRELANE_HOME`, or the one that `make test` fills.
 
 pub mod booted;

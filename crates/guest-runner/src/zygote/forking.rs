@@ -25,9 +25,9 @@ use crate::wake::Wake;
 /// How long it may take to fork.
 const FORK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it may take to tell how its child ended, once it has. What the child leaves behind wants
-/// the same processor until all of it is killed.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to collect its child. What the child leaves behind wants the same processor until
+/// all of it is killed.
+const COLLECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a killed zygote, and then the reaper, may take.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often that is looked at.
@@ -143,30 +143,28 @@ impl Zygote {
         Ok(Forked { pid, watch })
     }
 
-    /// Waits for the child's end, and for the zygote's word of it. A zygote that does not give it,
-    /// because the program has stopped or killed it, is ended: then the child is an orphan, and the
-    /// reaper collects it, unless the zygote has done that on its way out. So as long as nobody has, the
-    /// kernel is asked how it ended.
+    /// Waits for the child's end, and asks the kernel how it ended: whatever the program has done to the
+    /// zygote, that collects nothing unasked. A zygote that does not collect when it is asked, because
+    /// it is stopped or dead, is ended: then the child is an orphan, and the reaper collects it.
     fn follow(self, pid: u32, ended: &OwnedFd, watch: &Arc<Watch>, guest: &Guest) {
         let mut fds = [PollFd::new(ended, PollFlags::IN)];
         while poll(&mut fds, None) == Err(Errno::INTR) {}
-        let status = self.waiting.line(STATUS_TIMEOUT);
-        if let Ok(Ok(status)) = status.map(|line| line.parse::<i32>()) {
-            guest
-                .reaper
-                .release(pid, watch, ExitStatus::from_raw(status));
-            guest.zygotes.put_back(self);
-            return;
+        let known = uncollected(pid);
+        match self.waiting.collect(COLLECT_TIMEOUT) {
+            // Before the end is known: who asks for the next program then finds it.
+            Ok(()) => guest.zygotes.put_back(self),
+            Err(_) => {
+                let zygote = self.waiting.end();
+                if known.is_none() {
+                    wait_for(&zygote);
+                    wait_for(watch);
+                }
+            }
         }
-        if let Some(status) = uncollected(pid) {
-            guest.reaper.release(pid, watch, status);
-        }
-        let zygote = self.waiting.end();
-        wait_for(&zygote);
-        wait_for(watch);
-        // Nobody saw how it ended. Of one that the reaper has seen, this changes nothing.
+        // Of one that the reaper has seen, this changes nothing; nobody saw how another one ended.
         let killed = ExitStatus::from_raw(libc::SIGKILL);
-        guest.reaper.release(pid, watch, killed);
+        let status = known.unwrap_or(killed);
+        guest.reaper.release(pid, watch, status);
     }
 }
 

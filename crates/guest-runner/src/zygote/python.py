@@ -5,8 +5,9 @@
 # which the first is the working directory, then what is to be changed in the environment: NAME=VALUE
 # sets a variable, NAME removes it. With it come four
 # descriptors: stdin, stdout, stderr, and a gate. The child waits at the gate until the guest-runner
-# has put it in its cgroup. Answers are the child's pid, and when it has ended its wait status, each
-# as a line.
+# has put it in its cgroup. The answer is the child's pid as a line. How the child ended is the kernel's to
+# tell, so that a program that stops or kills its zygote changes nothing of that: the zygote leaves it
+# uncollected until a byte asks for it, and answers "collected".
 #
 # An order without a file asks for a child to be parked: in place of the gate it gets a socket of its
 # own, on which it says its pid, and then waits for the order of its program. It is nobody's child when
@@ -91,8 +92,9 @@ def follow(control, descriptors, order):
     for descriptor in descriptors:
         os.close(descriptor)
     control.sendall(b"%d\n" % child)
-    _, status = os.waitpid(child, 0)
-    control.sendall(b"%d\n" % status)
+    control.recv(1)
+    os.waitpid(child, 0)
+    control.sendall(b"collected\n")
 
 
 def change(environment):

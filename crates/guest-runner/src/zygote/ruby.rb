@@ -82,8 +82,9 @@ module FirelaneZygote
     # Whoever reads the streams waits for the last who has them open.
     descriptors.each(&:close)
     CONTROL.write("#{child}\n")
-    _, status = Process.wait2(child)
-    CONTROL.write("#{status.to_i}\n")
+    CONTROL.recv(1)
+    Process.wait(child)
+    CONTROL.write("collected\n")
   end
 
   # Frames of this file are no part of the program's story.

@@ -169,6 +169,17 @@ impl Waiting {
         (&self.control).write_all(rest)
     }
 
+    /// Has it collect its child, which has ended.
+    pub(super) fn collect(&self, timeout: Duration) -> io::Result<()> {
+        (&self.control).write_all(b"!")?;
+        match self.line(timeout)?.as_str() {
+            "collected" => Ok(()),
+            other => Err(io::Error::other(format!(
+                "it has collected nothing, but {other:?}"
+            ))),
+        }
+    }
+
     /// Its next line.
     pub(super) fn line(&self, timeout: Duration) -> io::Result<String> {
         self.control.set_read_timeout(Some(timeout))?;

@@ -51,8 +51,8 @@ pub struct Place {
     pub mountpoint: PathBuf,
     /// The user that the VMM becomes, if it does.
     pub user: Option<u32>,
-    /// The files through which it joins its cgroups.
-    pub cgroup_procs: Vec<PathBuf>,
+    /// Files through which it joins its cgroups.
+    pub cgroups: Vec<PathBuf>,
     /// Descriptor that its keeper holds.
     pub kept_descriptor: Option<i32>,
 }
@@ -100,7 +100,7 @@ impl Plan<'_> {
             writable: Vec::new(),
             given: Vec::new(),
             devices,
-            cgroup_procs: place.cgroup_procs,
+            cgroups: place.cgroups,
             open_files: OPEN_FILES,
             last_descriptor: CONSOLE_FD,
             file_bytes: file_mib << 20,

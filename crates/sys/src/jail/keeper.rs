@@ -17,17 +17,22 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, pidfd_open};
 use rustix::thread::UnshareFlags;
 use rustix::time::Timespec;
 
-use super::{JailError, die_with, step, unshare};
+use super::{JailError, die_with, groups, step, unshare};
 
-/// Goes on as the child, which has the PID namespace to itself; the parent keeps it and never returns.
-/// Until the child was collected, the parent has descriptor `kept` open, and no other.
-pub(super) fn stay_behind(owner: u32, kept: Option<i32>) -> Result<(), JailError> {
+/// Goes on as the child, which has the PID namespace to itself and is in `cgroups`; the parent keeps it
+/// and never returns. Until the child was collected, the parent has descriptor `kept` open, and no other.
+pub(super) fn stay_behind(
+    owner: u32,
+    cgroups: &[PathBuf],
+    kept: Option<i32>,
+) -> Result<(), JailError> {
     // Asked for before there is a child: from here on the owner's end is told by a signal that waits.
     let signals = step("hold back signals", hold_back())?;
     die_with(owner, Signal::TERM)?;
@@ -36,9 +41,7 @@ pub(super) fn stay_behind(owner: u32, kept: Option<i32>) -> Result<(), JailError
         pidfd_open(getpid(), PidfdFlags::empty()),
     )?;
     step("make a PID namespace", unshare(UnshareFlags::NEWPID))?;
-    // SAFETY: the jail has one thread, so the child may do whatever the parent may.
-    match unsafe { libc::fork() } {
-        -1 => step("make the VMM's process", Err(io::Error::last_os_error())),
+    match groups::fork_into(cgroups)? {
         0 => {
             step("let signals through", let_through(&signals))?;
             step("ask to end with the keeper", die_with_parent())?;

@@ -16,6 +16,7 @@
 
 mod controls;
 mod filter;
+mod groups;
 mod handed;
 mod keeper;
 mod root;
@@ -67,8 +68,8 @@ pub struct Jail {
     pub given: Vec<Given>,
     /// Devices to be found there, as far as the host has them.
     pub devices: Vec<PathBuf>,
-    /// `cgroup.procs` files to join through.
-    pub cgroup_procs: Vec<PathBuf>,
+    /// Files to join its cgroups through: see [`Cgroups::joined_through`](crate::cgroup::Cgroups::joined_through).
+    pub cgroups: Vec<PathBuf>,
     /// Open files at most.
     pub open_files: u64,
     /// Size of a file that the VMM writes at most, in bytes.
@@ -157,9 +158,6 @@ impl Jail {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         // A terminal's Ctrl-C is for the owner, who then ends the microVM in order.
         step("start a session", rustix::process::setsid())?;
-        for procs in &self.cgroup_procs {
-            step(&format!("join {}", procs.display()), fs::write(procs, "0"))?;
-        }
         // Found out here: inside the jail's root there is no /proc.
         let user = self.user.filter(|user| mapped(*user));
         let allowed = allowed();
@@ -167,8 +165,9 @@ impl Jail {
         let given = root::take(&self.given, allowed)?;
         // An ordinary user has no right to one before it has a user namespace, and the keeper stays outside.
         let kept = allowed && self.pid_namespace && rustix::process::geteuid().is_root();
-        if kept {
-            keeper::stay_behind(self.owner, self.kept_descriptor)?;
+        match kept {
+            true => keeper::stay_behind(self.owner, &self.cgroups, self.kept_descriptor)?,
+            false => groups::join(&self.cgroups)?,
         }
         if allowed {
             unshare_all()?;

@@ -9,7 +9,10 @@ use firelane_host_proto::message::{Code, Refusal, Reply, Request, Role, Start, V
 use firelane_host_proto::{CallError, Client};
 use firelane_launch::machine::{Acceleration, Shape};
 use firelane_launch::qemu::Origin;
-use firelane_testkit::Lab;
+use firelane_testkit::{Lab, booted};
+
+/// Of a guest that never runs.
+const MEMORY_MIB: u32 = 64;
 
 /// Tests that need root's rights say so where they have none.
 pub(crate) fn is_root(test: &str) -> bool {
@@ -20,7 +23,7 @@ pub(crate) fn is_root(test: &str) -> bool {
     root
 }
 
-/// What goes with the start of a QEMU that boots the bare guest, and waits before it does.
+/// What goes with the start of a QEMU that boots a template's kernel, and waits before it does.
 pub(crate) struct Given {
     pub(crate) roles: Vec<Role>,
     pub(crate) descriptors: Vec<OwnedFd>,
@@ -35,7 +38,8 @@ impl Given {
         let (link, link_theirs) = UnixStream::pair().expect("sockets");
         let (console, console_theirs) = UnixStream::pair().expect("sockets");
         let (stderr, stderr_theirs) = io::pipe().expect("a pipe");
-        let kernel = File::open(lab.bin().join("firelane-bare")).expect("it is built");
+        let kernel = booted::machine(lab, "base", MEMORY_MIB).kernel;
+        let kernel = File::open(kernel).expect("the template is built");
         Given {
             roles: vec![
                 Role::Kernel,
@@ -100,13 +104,15 @@ pub(crate) struct Started {
 
 /// Starts a small one.
 pub(crate) fn start(client: &mut Client, lab: &Lab, id: &str) -> Result<Started, CallError> {
-    let given = Given::new(lab);
-    let (reply, came) = ask(client, &request(id, 64, 1, &given), &given)?;
+    let mut given = Given::new(lab);
+    let (reply, came) = ask(client, &request(id, MEMORY_MIB, 1, &given), &given)?;
     let Reply::Started { pid, .. } = reply else {
         panic!("{reply:?}");
     };
     let life = came.into_iter().next().expect("a socket comes along");
     let life = life.into();
+    // Those are the VMM's: when it ends, ours are at their end.
+    given.descriptors.clear();
     Ok(Started { pid, life, given })
 }
 

@@ -131,8 +131,8 @@ fn what_a_client_leaves_ends_with_its_connection() {
     for (started, record) in &mut both {
         assert_eq!(started.life.read(&mut [0]).expect("an end"), 0);
         assert!(!record.vmm.expect("a process").lives());
-        for procs in record.cgroups.procs() {
-            assert!(!procs.exists(), "{}", procs.display());
+        for group in record.cgroups.folders() {
+            assert!(!group.exists(), "{}", group.display());
         }
     }
     hostd.assert_empty();
@@ -183,8 +183,8 @@ fn a_hostd_that_is_killed_takes_its_vmms_along_and_the_next_one_removes_the_rest
     // It removes before it answers anybody.
     let mut client = connect_as(NOBODY, NOBODY, &hostd.socket()).expect("a member");
     hostd.assert_empty();
-    for procs in record.cgroups.procs() {
-        assert!(!procs.exists(), "{}", procs.display());
+    for group in record.cgroups.folders() {
+        assert!(!group.exists(), "{}", group.display());
     }
     let swept = hostd.audit().into_iter().find(|line| line["op"] == "swept");
     assert_eq!(swept.expect("a line")["id"], id);

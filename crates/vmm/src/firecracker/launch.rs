@@ -222,7 +222,7 @@ fn jail(
         read_only: shown.read_only,
         writable: vec![folder.to_owned()],
         devices: DEVICES.iter().map(PathBuf::from).collect(),
-        cgroup_procs: owned.record.cgroups.procs(),
+        cgroups: owned.record.cgroups.joined_through(),
         open_files: OPEN_FILES,
         file_bytes,
         last_descriptor: STDERR,

@@ -303,7 +303,7 @@ impl Starting {
         let mut jail = plan.jail(Place {
             mountpoint: self.owned.run_dir.jail_root(),
             user,
-            cgroup_procs: self.owned.record.cgroups.procs(),
+            cgroups: self.owned.record.cgroups.joined_through(),
             kept_descriptor: user.map(|_| KEPT_FD),
         });
         let booted = (!self.origin.is_given()).then_some(&machine.kernel);

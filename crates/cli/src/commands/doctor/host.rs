@@ -17,7 +17,7 @@ const FAST_CLOCKS: [&str; 2] = ["tsc", "kvm-clock"];
 
 /// The host's `/proc`, `/sys` and `/dev`.
 pub(super) struct System {
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 impl System {
@@ -29,8 +29,7 @@ impl System {
         self.check_cgroups(report);
         self.check_swap(report);
         self.check_ksm(report);
-        self.check_smt(report);
-        self.check_vulnerabilities(report);
+        self.check_processor(report);
         self.check_userfaultfd(report);
         self.check_clock(report);
         check_open_files(report);
@@ -52,13 +51,23 @@ impl System {
         fixed
     }
 
-    fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
     }
 
-    fn read(&self, path: &str) -> Option<String> {
+    pub(super) fn read(&self, path: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(path)).ok()?;
         Some(text.trim().to_owned())
+    }
+
+    /// Memory that can be had without swapping, the page cache too, in MiB.
+    pub(super) fn available_mib(&self) -> Option<u64> {
+        let info = self.read("proc/meminfo")?;
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib >> 10)
     }
 
     fn check_cgroups(&self, report: &mut Report) {
@@ -128,47 +137,6 @@ impl System {
         } else {
             report.add("KSM", Grade::Ok, "off", None);
         }
-    }
-
-    fn check_smt(&self, report: &mut Report) {
-        match self.read("sys/devices/system/cpu/smt/active").as_deref() {
-            Some("1") => report.add(
-                "SMT",
-                Grade::Warning,
-                "on: guests of two tenants may share a core",
-                Some("echo off > /sys/devices/system/cpu/smt/control, where tenants distrust each other"),
-            ),
-            Some(_) => report.add("SMT", Grade::Ok, "off", None),
-            None => report.add("SMT", Grade::Impossible, "this kernel does not tell", None),
-        }
-    }
-
-    fn check_vulnerabilities(&self, report: &mut Report) {
-        const NAME: &str = "processor mitigations";
-        let folder = self.path("sys/devices/system/cpu/vulnerabilities");
-        let Ok(entries) = fs::read_dir(&folder) else {
-            return report.add(NAME, Grade::Impossible, "this kernel does not tell", None);
-        };
-        let mut open: Vec<String> = entries
-            .flatten()
-            .filter(|entry| {
-                let state = fs::read_to_string(entry.path()).unwrap_or_default();
-                state.starts_with("Vulnerable")
-            })
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        if open.is_empty() {
-            return report.add(
-                NAME,
-                Grade::Ok,
-                "in force, as far as the kernel knows",
-                None,
-            );
-        }
-        open.sort();
-        let detail = format!("open: {}", open.join(", "));
-        let remedy = "install the present microcode and kernel, and boot without mitigations=off";
-        report.add(NAME, Grade::Warning, detail, Some(remedy));
     }
 
     fn check_userfaultfd(&self, report: &mut Report) {
@@ -256,6 +224,10 @@ mod tests {
                 "sys/devices/system/cpu/vulnerabilities/meltdown",
                 "Not affected\n",
             ),
+            (
+                "proc/cpuinfo",
+                "microcode\t: 0x2b000643\nflags\t\t: fpu vme\n",
+            ),
             ("dev/userfaultfd", ""),
             (
                 "sys/devices/system/clocksource/clocksource0/current_clocksource",
@@ -279,6 +251,11 @@ mod tests {
                 "sys/devices/system/cpu/vulnerabilities/mds",
                 "Vulnerable: no microcode\n",
             ),
+            (
+                "sys/devices/system/cpu/vulnerabilities/old_microcode",
+                "Vulnerable\n",
+            ),
+            ("proc/cpuinfo", "microcode\t: 0x1\nflags\t\t: fpu\n"),
             ("dev/userfaultfd", ""),
             (
                 "sys/devices/system/clocksource/clocksource0/current_clocksource",
@@ -292,6 +269,24 @@ mod tests {
             };
             assert_eq!(grade, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn the_microcode_of_a_virtual_processor_is_its_hosts() {
+        let flags = "microcode\t: 0x1\nflags\t\t: fpu hypervisor\n";
+        let (_root, system) = host(&[("proc/cpuinfo", flags)]);
+        let grades = grades(&system);
+        assert!(grades.contains(&("microcode".into(), Grade::Impossible)));
+    }
+
+    #[test]
+    fn what_memory_is_available_is_read_in_mib() {
+        let (_root, system) = host(&[(
+            "proc/meminfo",
+            "MemTotal: 9 kB\nMemAvailable:   2048000 kB\n",
+        )]);
+        assert_eq!(system.available_mib(), Some(2000));
+        assert_eq!(host(&[]).1.available_mib(), None);
     }
 
     #[test]

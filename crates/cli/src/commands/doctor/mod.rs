@@ -6,8 +6,10 @@
 
 mod boot;
 mod host;
+mod processor;
 mod proof;
 mod report;
+mod store;
 
 use firelane_agent::workshop::new_id;
 use firelane_sys::kvm;
@@ -16,14 +18,10 @@ use firelane_vmm::rundir;
 
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
-use crate::host::open_store;
 use crate::hostd::Hostd;
 use crate::say::say;
 
 use report::{Grade, Report, print};
-
-/// Free space below which templates cannot be built, in MiB.
-const LEAST_SPACE_MIB: u64 = 4096;
 
 /// Exit code 0 if runs are possible, 1 if not.
 pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
@@ -35,8 +33,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
     check_qemu(&mut report);
     check_kvm_device(&mut report);
     check_tools(&mut report);
-    check_store(&mut report)?;
-    check_seals(&mut report)?;
+    store::check(&system, &mut report)?;
     check_run_dir(&mut report);
     check_hostd(&mut report);
     let possible = !report
@@ -111,53 +108,6 @@ fn check_tools(report: &mut Report) {
             }
         }
     }
-}
-
-fn check_store(report: &mut Report) -> Result<(), Failure> {
-    let store = open_store()?;
-    let root = store.root().display();
-    let stat = rustix::fs::statvfs(store.root())
-        .map_err(|errno| Failure::platform(std::io::Error::from(errno)))?;
-    let free_mib = (stat.f_bavail * stat.f_frsize) >> 20;
-    let detail = format!("{root}: {free_mib} MiB free");
-    if free_mib < LEAST_SPACE_MIB {
-        let remedy =
-            format!("free {LEAST_SPACE_MIB} MiB, or set FIRELANE_HOME to a folder with more");
-        report.add("store", Grade::Warning, detail, Some(&remedy));
-    } else {
-        report.add("store", Grade::Ok, detail, None);
-    }
-    Ok(())
-}
-
-/// The keys that are believed, and what was refused.
-fn check_seals(report: &mut Report) -> Result<(), Failure> {
-    let store = open_store()?;
-    let keys = match store.signing().keys().list() {
-        Ok(keys) => keys,
-        Err(error) => {
-            let remedy = error.remedy();
-            let detail = format!("{:#}", anyhow::Error::from(error));
-            report.add("signing", Grade::Warning, detail, remedy.as_deref());
-            return Ok(());
-        }
-    };
-    let own = keys.iter().find(|key| key.own);
-    let others = keys.iter().filter(|key| !key.own).count();
-    let own = own.map_or("no key yet".to_owned(), |key| format!("key {}", key.id));
-    let detail = format!("{own}, {others} others are trusted");
-    match store.quarantined()?.pop() {
-        None => report.add("signing", Grade::Ok, detail, None),
-        Some(last) => {
-            let detail = format!("{detail}; refused: {}", last.reason);
-            let remedy = format!(
-                "find out who changed it, then remove {}",
-                last.folder.display()
-            );
-            report.add("signing", Grade::Warning, detail, Some(&remedy));
-        }
-    }
-    Ok(())
 }
 
 /// Who starts VMMs: for an ordinary user, whether root does it for them.
