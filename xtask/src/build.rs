@@ -1,4 +1,5 @@
-//! `cargo xtask build`: firelane, and what boots in microVMs beside it: the guest-runner and the bare guest.
+//! `cargo xtask build`: firelane and firelane-hostd, and what boots in microVMs beside them: the guest-runner
+//! and the bare guest.
 //!
 //! The guest-runner is PID 1 of a guest that has no libc of ours: it is linked statically, against
 //! musl if the toolchain has that target, else against glibc, and refused if it is not static. The bare
@@ -14,6 +15,8 @@ use crate::elf;
 use crate::program::{output, run};
 use crate::workspace::{Workspace, cargo};
 
+/// The privileged program's file name.
+pub(crate) const HOSTD: &str = "firelane-hostd";
 /// The guest-runner's file name.
 pub(crate) const GUEST: &str = "firelane-guest";
 /// The bare guest's.
@@ -32,12 +35,15 @@ pub(crate) enum Profile {
 
 /// Builds all and says where they are.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
-    let mut command = cargo();
-    command.args(["build", "--package", "firelane-cli"]);
-    if profile == Profile::Release {
-        command.arg("--release");
+    // Each by itself: together they would share features of crates, and hostd get what it does not need.
+    for package in ["firelane-cli", "firelane-hostd"] {
+        let mut command = cargo();
+        command.args(["build", "--package", package]);
+        if profile == Profile::Release {
+            command.arg("--release");
+        }
+        run(&mut command)?;
     }
-    run(&mut command)?;
     let guest = build_guest(workspace)?;
     let bare = build_bare(workspace)?;
     // Tests may run either, so the guests go beside both.
@@ -49,7 +55,7 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
         Profile::Release => "release",
         Profile::Debug => "debug",
     });
-    for program in ["firelane", GUEST, BARE] {
+    for program in ["firelane", HOSTD, GUEST, BARE] {
         let program = folder.join(program);
         println!("{}  {}", workspace.shown(&program), size(&program)?);
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! target/dist/firelane/                       what is in it, laid out as below a prefix
-//!   bin/firelane, bin/firelane-guest, bin/firelane-bare
+//!   bin/firelane, bin/firelane-hostd, bin/firelane-guest, bin/firelane-bare
+//!   lib/systemd/system/firelane-hostd.service
 //!   share/man/man1/firelane*.1
 //!   share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}/
 //!   share/doc/firelane/{LICENSE,README.md}
@@ -40,7 +41,7 @@ mod release {
     use clap_complete::Shell;
     use firelane_cli::args::Cli;
 
-    use crate::build::{self, BARE, GUEST, Profile};
+    use crate::build::{self, BARE, GUEST, HOSTD, Profile};
     use crate::program::{output, run};
     use crate::workspace::Workspace;
 
@@ -60,7 +61,7 @@ mod release {
             fs::remove_dir_all(&folder)
                 .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
-        for program in [NAME, GUEST, BARE] {
+        for program in [NAME, HOSTD, GUEST, BARE] {
             copy(
                 &workspace.bin("release").join(program),
                 &folder.join("bin").join(program),
@@ -72,6 +73,11 @@ mod release {
                 &folder.join("share/doc/firelane").join(document),
             )?;
         }
+        let unit = format!("{HOSTD}.service");
+        copy(
+            &workspace.root.join("crates/hostd").join(&unit),
+            &folder.join("lib/systemd/system").join(&unit),
+        )?;
         manual_pages(&folder.join("share/man/man1"))?;
         for (shell, path) in COMPLETIONS {
             let mut script = Vec::new();

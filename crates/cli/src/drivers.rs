@@ -15,6 +15,7 @@ use firelane_vmm::rundir;
 
 use crate::args::DriverChoice;
 use crate::failure::Failure;
+use crate::hostd::Hostd;
 
 /// What was tried, and how it came out.
 #[derive(Clone, Debug)]
@@ -171,10 +172,15 @@ fn memory_from() -> Result<Option<MemoryFrom>, Failure> {
 }
 
 async fn try_qemu(machine: &Machine, cache: &Path, fresh: bool) -> Result<(Qemu, Tried), Failure> {
-    let program = qemu::default_program();
+    let (program, hostd) = match Hostd::find() {
+        Hostd::Usable { socket, qemu } => (qemu, Some(socket)),
+        Hostd::Unneeded | Hostd::Absent | Hostd::Unusable(_) => (None, None),
+    };
+    let program = program.unwrap_or_else(qemu::default_program);
     find_qemu(&program)?;
     let qemu = Qemu {
         program,
+        hostd,
         jail_program: std::env::current_exe().map_err(Failure::platform)?,
         run_base: rundir::default_base(),
         acceleration: Acceleration::Tcg,

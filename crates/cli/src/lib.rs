@@ -19,6 +19,7 @@ mod commands;
 mod drivers;
 mod failure;
 mod host;
+mod hostd;
 mod progress;
 mod run;
 mod say;

@@ -30,6 +30,7 @@ pub fn qemu(lab: &Lab) -> Qemu {
         run_base: lab.run_dir(),
         acceleration: Acceleration::Tcg,
         tsc_khz: firelane_sys::tsc::measure_khz(),
+        hostd: None,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod booted;
 mod command;
 pub mod conformance;
 mod disk;
+pub mod hostd;
 mod lab;
 
 pub use command::{Ended, Running};

@@ -7,6 +7,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
+use firelane_testkit::hostd::Hostd;
 use firelane_testkit::{Ended, Lab, Running};
 use serde_json::Value;
 
@@ -56,7 +57,14 @@ impl Corner {
     }
 
     fn firelane(&self, args: &[&str]) -> Ended {
+        self.with(None, args)
+    }
+
+    /// The command, for which there is this hostd.
+    fn with(&self, hostd: Option<&Hostd>, args: &[&str]) -> Ended {
         let folder = self.0.path();
+        let nowhere = folder.join("nowhere");
+        let hostd = hostd.map_or(nowhere, Hostd::socket);
         let mut command = Command::new("setpriv");
         command
             .args([
@@ -71,6 +79,7 @@ impl Corner {
             .env_clear()
             .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
             .env("FIRELANE_HOME", folder.join("home"))
+            .env("FIRELANE_HOSTD", hostd)
             .env("FIRELANE_RUN_DIR", self.0.run_dir());
         Running::start(command, b"").end()
     }
@@ -112,6 +121,48 @@ fn an_ordinary_user_runs_with_what_the_kernel_allows() {
         assert_eq!(grade(control), "ok", "{report}");
     }
     corner.0.assert_empty();
+}
+
+#[test]
+fn an_ordinary_user_runs_in_the_jail_that_hostd_makes() {
+    if !is_root("an_ordinary_user_runs_in_the_jail_that_hostd_makes") {
+        return;
+    }
+    let corner = Corner::new();
+    let hostd = Hostd::start(&corner.0, &[]);
+    let run = "run --template base --lang bash -c".split(' ');
+    let run: Vec<&str> = run.chain(["id -u; exit 4"]).collect();
+    let cold: Vec<&str> = [run[0], "--cold"]
+        .iter()
+        .chain(&run[1..])
+        .copied()
+        .collect();
+    // Booted; made a snapshot of, and restored; restored.
+    for args in [&cold, &run, &run] {
+        let ended = corner.with(Some(&hostd), args);
+        assert_eq!((ended.code, &*ended.stdout), (4, "1000\n"), "{ended:?}");
+        corner.0.assert_empty();
+        hostd.assert_empty();
+    }
+    let starts = hostd.audit();
+    let starts = starts.iter().filter(|line| line["op"] == "start");
+    assert_eq!(starts.filter(|line| line["uid"] == NOBODY).count(), 4);
+    let doctor = corner.with(Some(&hostd), &["doctor", "--json", "--template", "base"]);
+    assert_eq!(doctor.code, 0, "{doctor:?}");
+    let report: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    for control in [
+        "hostd",
+        "own user",
+        "no capabilities",
+        "no new privileges",
+        "seccomp filter",
+        "own network namespace",
+        "own PID namespace",
+    ] {
+        let check = checks.iter().find(|check| check["name"] == control);
+        assert_eq!(check.unwrap()["grade"], "ok", "{report}");
+    }
 }
 
 /// The command through a program that starts it with less.

@@ -79,6 +79,7 @@ fn workshop(lab: &Lab, store: &Store) -> Workshop {
         run_base: lab.run_dir(),
         acceleration: Acceleration::Tcg,
         tsc_khz: firelane_sys::tsc::measure_khz(),
+        hostd: None,
     };
     let runner = lab.bin().join("firelane-guest");
     Workshop::new(Arc::new(driver), store.clone(), runner)

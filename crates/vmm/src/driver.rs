@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use firelane_launch::machine::{Files, Shape};
+use firelane_sys::jail::Controls;
 
 use crate::memory::CheckedMemory;
 use crate::timeline::Timeline;
+
+pub use firelane_launch::machine::Acceleration;
 
 /// What a VMM answered to a command that it did not carry out, or what kept it from answering: an
 /// error of its driver.
@@ -35,24 +39,6 @@ impl DriverKind {
     }
 }
 
-/// What executes the guest's instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acceleration {
-    /// The processor, through KVM.
-    Kvm,
-    /// Software emulation. QEMU does not call it a security boundary.
-    Tcg,
-}
-
-impl fmt::Display for Acceleration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Acceleration::Kvm => "kvm",
-            Acceleration::Tcg => "tcg",
-        })
-    }
-}
-
 /// What to boot.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -73,6 +59,26 @@ pub struct Machine {
     /// Where a snapshot of it shall be put by [`MicroVm::snapshot`], if one shall be made: files
     /// that do not exist yet.
     pub snapshot: Option<SnapshotFiles>,
+}
+
+impl Machine {
+    /// Its name and size.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            id: self.id.clone(),
+            memory_mib: self.memory_mib,
+            vcpus: self.vcpus,
+        }
+    }
+
+    /// Its files, which a VMM that we start finds under the paths that they have here.
+    pub(crate) fn files(&self) -> Files {
+        Files {
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            rootfs: self.rootfs.clone(),
+        }
+    }
 }
 
 /// The two files of a snapshot. Once made, neither is ever written again.
@@ -156,11 +162,14 @@ pub enum BootError {
     /// The VMM ended before the guest was ready.
     #[error("the VMM ended before the guest was ready")]
     Died(#[source] Death),
+    /// firelane-hostd did not start the VMM, or did not let it go on.
+    #[error("firelane-hostd started no VMM")]
+    Hostd(#[source] firelane_host_proto::CallError),
     /// The VMM runs without something that this host could confine it by.
     #[error("the VMM is not confined: {control} is off ({reason})")]
     Unconfined {
         /// What is missing.
-        control: &'static str,
+        control: String,
         /// What the kernel says.
         reason: String,
     },
@@ -189,6 +198,7 @@ impl BootError {
     pub fn remedy(&self) -> Option<String> {
         match self {
             BootError::NoVmm { remedy, .. } => Some(remedy.clone()),
+            BootError::Hostd(error) => error.remedy(),
             BootError::NotReady { .. } => {
                 Some("the host may be overloaded: try again, or give --memory-mib more".into())
             }
@@ -425,6 +435,14 @@ pub trait MicroVm: Send + Sync {
     /// Processor time that its VMM has used so far, if the host tells.
     fn cpu_time(&self) -> Option<Duration> {
         firelane_sys::process::cpu_time(self.pid()).ok()
+    }
+
+    /// What its VMM is confined by, as the kernel tells it.
+    ///
+    /// # Errors
+    /// If the VMM is gone.
+    fn controls(&self) -> io::Result<Controls> {
+        Controls::of(self.pid())
     }
 
     /// The Unix socket through which its ports are reached; see [`crate::connect`].

@@ -23,11 +23,13 @@ pub mod connect;
 pub mod driver;
 pub mod firecracker;
 mod host;
+mod hosted;
 pub mod memory;
 mod owned;
 pub mod qemu;
-pub mod rundir;
 pub mod session;
 pub mod tail;
 pub mod timeline;
 pub mod trial;
+
+pub use firelane_launch::rundir;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,19 +14,16 @@ use command_fds::{CommandFdExt, FdMapping};
 use firelane_sys::cgroup::{Bounds, Cgroups};
 use firelane_sys::jail::{self, Controls, Jail};
 use firelane_sys::process::ProcessId;
+use firelane_sys::users::User;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::child::Process;
 use crate::driver::{BootError, Death};
+use crate::hosted::{self, Hosted};
 use crate::rundir::{Record, RunDir};
 use crate::tail::Tail;
 
-/// First of the user numbers that VMMs run as. Source: systemd, "Users, Groups, UIDs and GIDs on
-/// systemd Systems": numbers from here up to 2^31 are not assigned to anything.
-const FIRST_USER: u32 = 0x7000_0000;
-/// How many of them are used.
-const USERS: u32 = 1 << 20;
 /// How long a VMM that is about to end may take to.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -34,6 +31,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct Owned {
     pub(crate) run_dir: RunDir,
     pub(crate) record: Record,
+    /// The user that the VMM becomes, if we may choose.
+    pub(crate) user: Option<User>,
     /// The VMM, once it is started.
     pub(crate) child: Option<Process>,
 }
@@ -42,11 +41,23 @@ impl Owned {
     /// Makes run directory and cgroups. There is no process yet.
     pub(crate) fn make(run_base: &Path, id: &str, bounds: &Bounds) -> Result<Owned, BootError> {
         let run_dir = RunDir::make(run_base, id)?;
+        let user = match User::reserve(id) {
+            Ok(user) => user,
+            Err(error) => {
+                let reserved = Err(io::Error::other(error));
+                run_dir.remove().map_err(|source| BootError::Step {
+                    step: "remove the run directory again",
+                    source,
+                })?;
+                return step("reserve a user for the VMM", reserved);
+            }
+        };
         let cgroups = Cgroups::make(id, bounds);
         let record = Record { vmm: None, cgroups };
         let owned = Owned {
             run_dir,
             record,
+            user,
             child: None,
         };
         // On record before there is a process in them.
@@ -54,14 +65,37 @@ impl Owned {
         Ok(owned)
     }
 
+    /// The same for a VMM that firelane-hostd starts, which has its own run directory, user and cgroups
+    /// for it: here are only our sockets.
+    pub(crate) fn make_hosted(run_base: &Path, id: &str) -> Result<Owned, BootError> {
+        let owned = Owned {
+            run_dir: RunDir::make(run_base, id)?,
+            record: Record::default(),
+            user: None,
+            child: None,
+        };
+        step("record the microVM", owned.run_dir.record(&owned.record))?;
+        Ok(owned)
+    }
+
+    /// The number of the user that the VMM becomes, if it does.
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.user.as_ref().map(User::number)
+    }
+
     /// Starts the VMM with these descriptors under these numbers, and its stdout in `stdout`. Its
     /// stderr comes back.
     pub(crate) fn spawn(
         &mut self,
         start: &Start<'_>,
-        inherited: Vec<(OwnedFd, i32)>,
+        mut inherited: Vec<(OwnedFd, i32)>,
         stdout: Stdio,
     ) -> Result<Tail, BootError> {
+        if let (Some(user), Start::Jailed { jail, .. }) = (&self.user, start)
+            && let Some(number) = jail.kept_descriptor
+        {
+            inherited.push((step("hold the VMM's user", user.hold())?, number));
+        }
         let mut child = step("start the VMM", spawn(start, inherited, stdout))?;
         let stderr = child.stderr.take().map(Tail::of);
         let started = child.id();
@@ -71,9 +105,30 @@ impl Owned {
         step("read the VMM's stderr", stderr.ok_or_else(missing))
     }
 
+    /// Has firelane-hostd start the VMM.
+    pub(crate) async fn have_started(
+        &mut self,
+        socket: &Path,
+        request: hosted::Request,
+    ) -> Result<(), BootError> {
+        let (hosted, cgroups) = Hosted::start(socket, request).await?;
+        self.child = Some(Process::Hosted(hosted));
+        // Not on record: they are hostd's to remove.
+        self.record.cgroups = cgroups;
+        Ok(())
+    }
+
     /// Puts the VMM on record where it has a keeper: what was started is that, and only once the VMM
     /// answers is it sure that there is one.
     pub(crate) fn record_vmm(&mut self) -> Result<(), BootError> {
+        if self
+            .child
+            .as_mut()
+            .is_some_and(|child| child.hosted().is_some())
+        {
+            // Its record and its sweep are hostd's.
+            return Ok(());
+        }
         self.record_process(self.child.as_ref().and_then(Process::vmm))
     }
 
@@ -83,25 +138,33 @@ impl Owned {
         step("record the VMM", self.run_dir.record(&self.record))
     }
 
-    /// The number of the VMM; 0 before it is on record.
+    /// The number of the VMM; 0 if there is none.
     pub(crate) fn vmm(&self) -> u32 {
-        self.record.vmm.map_or(0, |vmm| vmm.pid)
+        let child = self.child.as_ref().and_then(Process::vmm);
+        child.unwrap_or_default()
     }
 
-    /// Whether the VMM runs.
+    /// Whether the VMM runs. Of one that is hostd's, as far as its number tells.
     pub(crate) fn lives(&self) -> bool {
-        self.record.vmm.is_some_and(|vmm| vmm.lives())
+        let found = || ProcessId::of(self.vmm()).ok();
+        self.record
+            .vmm
+            .or_else(found)
+            .is_some_and(|vmm| vmm.lives())
     }
 
     /// Makes sure that what this host can confine the VMM by is in force, as the kernel tells it.
-    pub(crate) fn confined(&self) -> Result<(), BootError> {
+    pub(crate) async fn confined(&mut self) -> Result<(), BootError> {
+        if let Some(hosted) = self.child.as_mut().and_then(Process::hosted) {
+            return hosted.confirm().await.map_err(BootError::Hostd);
+        }
         let pid = self.child.as_ref().and_then(Process::vmm);
         let pid = step("find the VMM", pid.ok_or_else(missing))?;
         let controls = step("read the VMM's controls", Controls::of(pid))?;
         match controls.lacking() {
             None => Ok(()),
             Some((control, reason)) => Err(BootError::Unconfined {
-                control,
+                control: control.into(),
                 reason: reason.into(),
             }),
         }
@@ -191,20 +254,6 @@ fn spawn(start: &Start<'_>, inherited: Vec<(OwnedFd, i32)>, stdout: Stdio) -> io
         .collect();
     command.fd_mappings(mappings).map_err(io::Error::other)?;
     command.spawn()
-}
-
-/// The user that a microVM's VMM becomes, if we may: one of its own, so that no VMM can touch
-/// another's process.
-pub(crate) fn user_of(id: &str) -> Option<u32> {
-    let number = u32::try_from(hash(id) % u64::from(USERS)).expect("the remainder is below 2^20");
-    let root = rustix::process::geteuid().is_root();
-    root.then_some(FIRST_USER + number)
-}
-
-/// Files and folders of the host that there are.
-pub(crate) fn existing(paths: &[&str]) -> Vec<PathBuf> {
-    let paths = paths.iter().map(PathBuf::from);
-    paths.filter(|path| path.exists()).collect()
 }
 
 /// FNV-1a, 64 bits. Nothing depends on it being hard to guess.

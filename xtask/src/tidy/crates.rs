@@ -1,8 +1,8 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto | model <- wire <- sys | vmm | image | store | client <- agent | coordinator | gateway
-//!     <- cli | guest-runner | bare-guest <- testkit | xtask
+//! guest-proto | model <- wire <- sys <- launch <- host-proto <- vmm | image | store | client
+//!     <- agent | coordinator | gateway <- cli | hostd | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
 //! Programs never import each other. The guest-runner is loaded into every microVM, so the crates it
@@ -20,7 +20,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-wire", &["firelane-guest-proto", "firelane-model"]),
     ("firelane-sys", &["firelane-guest-proto"]),
     ("firelane-image", &["firelane-guest-proto", "firelane-sys"]),
-    ("firelane-vmm", &["firelane-guest-proto", "firelane-sys"]),
+    ("firelane-launch", &["firelane-guest-proto", "firelane-sys"]),
+    ("firelane-host-proto", &["firelane-launch", "firelane-sys"]),
+    (
+        "firelane-hostd",
+        &["firelane-host-proto", "firelane-launch", "firelane-sys"],
+    ),
+    (
+        "firelane-vmm",
+        &[
+            "firelane-guest-proto",
+            "firelane-host-proto",
+            "firelane-launch",
+            "firelane-sys",
+        ],
+    ),
     ("firelane-traces", &[]),
     ("firelane-store", SHARED),
     ("firelane-client", SHARED),
@@ -63,6 +77,7 @@ const SERVICE: &[&str] = &[
 ];
 const LIBRARIES: &[&str] = &[
     "firelane-guest-proto",
+    "firelane-host-proto",
     "firelane-model",
     "firelane-wire",
     "firelane-sys",
@@ -78,6 +93,9 @@ const LIBRARIES: &[&str] = &[
 const AND_PROGRAMS: &[&str] = &[
     "firelane-bare-guest",
     "firelane-guest-proto",
+    "firelane-host-proto",
+    "firelane-hostd",
+    "firelane-launch",
     "firelane-model",
     "firelane-wire",
     "firelane-sys",

@@ -1,6 +1,7 @@
 //! Which controls are in force on a running VMM, read from `/proc`: what the kernel does, not what
 //! we asked for.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 
@@ -22,7 +23,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Control {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Whether it is in force.
     #[serde(flatten)]
     pub state: State,
@@ -53,35 +54,35 @@ impl Controls {
         };
         Ok(Controls(vec![
             Control {
-                name: "own user",
+                name: "own user".into(),
                 state: own_user(&status, root),
             },
             Control {
-                name: "no capabilities",
+                name: "no capabilities".into(),
                 state: no_capabilities(&status),
             },
             Control {
-                name: "no new privileges",
+                name: "no new privileges".into(),
                 state: is(&status, "NoNewPrivs", "1"),
             },
             Control {
-                name: "seccomp filter",
+                name: "seccomp filter".into(),
                 state: is(&status, "Seccomp", "2"),
             },
             Control {
-                name: "own mount namespace",
+                name: "own mount namespace".into(),
                 state: namespace("mnt")?,
             },
             Control {
-                name: "own network namespace",
+                name: "own network namespace".into(),
                 state: namespace("net")?,
             },
             Control {
-                name: "own IPC namespace",
+                name: "own IPC namespace".into(),
                 state: namespace("ipc")?,
             },
             Control {
-                name: "own PID namespace",
+                name: "own PID namespace".into(),
                 state: match namespace("pid")? {
                     State::On => State::On,
                     // The keeper of one has to be outside of it, where an ordinary user is nobody.
@@ -95,7 +96,7 @@ impl Controls {
     /// The first control that is not in force though this host could have it, and why. A host on which
     /// the VMM has no namespace at all is one that allows none: the jail has tried.
     #[must_use]
-    pub fn lacking(&self) -> Option<(&'static str, &str)> {
+    pub fn lacking(&self) -> Option<(&str, &str)> {
         let is_namespace = |control: &Control| control.name.ends_with("namespace");
         let allowed = self
             .0
@@ -103,7 +104,7 @@ impl Controls {
             .any(|control| is_namespace(control) && control.state == State::On);
         self.0.iter().find_map(|control| match &control.state {
             State::Off(reason) if allowed || !is_namespace(control) => {
-                Some((control.name, reason.as_str()))
+                Some((control.name.as_ref(), reason.as_str()))
             }
             State::Off(_) | State::On | State::Impossible(_) => None,
         })

@@ -27,8 +27,12 @@ use rustix::time::Timespec;
 use super::{JailError, die_with, groups, step, unshare};
 
 /// Goes on as the child, which has the PID namespace to itself and is in `cgroups`; the parent keeps it
-/// and never returns.
-pub(super) fn stay_behind(owner: u32, cgroups: &[PathBuf]) -> Result<(), JailError> {
+/// and never returns. Until the child was collected, the parent has descriptor `kept` open, and no other.
+pub(super) fn stay_behind(
+    owner: u32,
+    cgroups: &[PathBuf],
+    kept: Option<i32>,
+) -> Result<(), JailError> {
     // Asked for before there is a child: from here on the owner's end is told by a signal that waits.
     let signals = step("hold back signals", hold_back())?;
     die_with(owner, Signal::TERM)?;
@@ -46,7 +50,7 @@ pub(super) fn stay_behind(owner: u32, cgroups: &[PathBuf]) -> Result<(), JailErr
                 false => Ok(()),
             }
         }
-        child => keep(child, &signals),
+        child => keep(child, &signals, kept),
     }
 }
 
@@ -89,8 +93,8 @@ fn let_through(signals: &libc::sigset_t) -> io::Result<()> {
 }
 
 /// Waits until the child ends, and ends as it did; a signal to end is passed on to it.
-fn keep(child: libc::pid_t, signals: &libc::sigset_t) -> ! {
-    close_all();
+fn keep(child: libc::pid_t, signals: &libc::sigset_t, kept: Option<i32>) -> ! {
+    close_all_but(kept);
     // However the VMM ended, its keeper leaves no core file.
     let none = Rlimit {
         current: Some(0),
@@ -115,10 +119,21 @@ fn keep(child: libc::pid_t, signals: &libc::sigset_t) -> ! {
     }
 }
 
-/// What the owner handed down is the VMM's.
-fn close_all() {
-    // SAFETY: nothing in this process uses a descriptor from here on.
-    unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
+/// What the owner handed down is the VMM's, but for one.
+fn close_all_but(kept: Option<i32>) {
+    let close = |first: u32, last: u32| {
+        if first <= last {
+            // SAFETY: nothing in this process uses a descriptor from here on.
+            unsafe { libc::close_range(first, last, 0) };
+        }
+    };
+    match kept.and_then(|kept| u32::try_from(kept).ok()) {
+        Some(kept @ 1..) => {
+            close(0, kept - 1);
+            close(kept + 1, libc::c_uint::MAX);
+        }
+        _ => close(0, libc::c_uint::MAX),
+    }
 }
 
 fn end_like(status: libc::c_int, signals: &libc::sigset_t) -> ! {

@@ -63,6 +63,9 @@ pub struct Jail {
     /// leaves behind.
     #[serde(default)]
     pub writable: Vec<PathBuf>,
+    /// Files to be found there that are given by a descriptor, read-only; only root can.
+    #[serde(default)]
+    pub given: Vec<Given>,
     /// Devices to be found there, as far as the host has them.
     pub devices: Vec<PathBuf>,
     /// Files to join its cgroups through: see [`Cgroups::joined_through`](crate::cgroup::Cgroups::joined_through).
@@ -76,8 +79,21 @@ pub struct Jail {
     /// Socket over which the owner learns of opens for reading and writing, and answers them; see
     /// [`Opens`]. Its number is above `last_descriptor`.
     pub opens_channel: Option<i32>,
+    /// Descriptor that stays open until the VMM was collected, in its keeper if it has one: what it locks
+    /// is locked for as long. Its number is above `last_descriptor`.
+    #[serde(default)]
+    pub kept_descriptor: Option<i32>,
     /// The process that owns the VMM; if it is gone already, there is nothing to do.
     pub owner: u32,
+}
+
+/// A file of somebody else, who has opened it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Under which number it is inherited; above `last_descriptor`.
+    pub descriptor: i32,
+    /// Under which path the VMM finds it.
+    pub path: PathBuf,
 }
 
 /// Why the jail could not be entered.
@@ -145,16 +161,20 @@ impl Jail {
         // Found out here: inside the jail's root there is no /proc.
         let user = self.user.filter(|user| mapped(*user));
         let allowed = allowed();
+        // Of the mounts that they are on now, which are not ours any more in namespaces of our own.
+        let given = root::take(&self.given, allowed)?;
         // An ordinary user has no right to one before it has a user namespace, and the keeper stays outside.
         let kept = allowed && self.pid_namespace && rustix::process::geteuid().is_root();
         match kept {
-            true => keeper::stay_behind(self.owner, &self.cgroups)?,
+            true => keeper::stay_behind(self.owner, &self.cgroups, self.kept_descriptor)?,
             false => groups::join(&self.cgroups)?,
         }
         if allowed {
             unshare_all()?;
-            root::assemble(self, user)?;
+            root::assemble(self, user, &given)?;
         }
+        // Placed; below, descriptors are closed by their numbers, whoever owns them.
+        drop(given);
         self.limit()?;
         if !self.is_jailer {
             if allowed {

@@ -5,15 +5,16 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
-    mount_remount, unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_bind_recursive, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 
-use super::{Jail, JailError, c_path, step};
+use super::{Given, Jail, JailError, c_path, step};
 
 /// Enough for mount points and nothing else.
 const TMPFS_OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=256,mode=0755";
@@ -22,7 +23,11 @@ const JAILER_OPTIONS: &std::ffi::CStr = c"size=64m,nr_inodes=256,mode=0755";
 
 /// Puts the root together at the jail's mount point. Devices become the property of `user`, if there
 /// is one.
-pub(super) fn assemble(jail: &Jail, user: Option<u32>) -> Result<(), JailError> {
+pub(super) fn assemble(
+    jail: &Jail,
+    user: Option<u32>,
+    given: &[Taken<'_>],
+) -> Result<(), JailError> {
     let mountpoint = jail.mountpoint.as_path();
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("make mounts private", mount_change("/", private))?;
@@ -53,6 +58,9 @@ pub(super) fn assemble(jail: &Jail, user: Option<u32>) -> Result<(), JailError> 
             place(mountpoint, device, MountFlags::NOSUID | MountFlags::NOEXEC)?;
         }
     }
+    for (tree, path) in given {
+        place_given(mountpoint, tree, path)?;
+    }
     if jail.is_jailer {
         return Ok(());
     }
@@ -60,6 +68,43 @@ pub(super) fn assemble(jail: &Jail, user: Option<u32>) -> Result<(), JailError> 
         "seal the jail's root",
         mount_remount(mountpoint, flags | MountFlags::RDONLY, c""),
     )
+}
+
+/// A file that was given, as a mount of its own that is nowhere yet, and where it goes.
+pub(super) type Taken<'a> = (OwnedFd, &'a Path);
+
+/// Takes the files that are given by descriptors, of the mounts that they are on. Source: open_tree(2).
+#[expect(unsafe_code, reason = "descriptors are named by their numbers")]
+pub(super) fn take(given: &[Given], allowed: bool) -> Result<Vec<Taken<'_>>, JailError> {
+    if !given.is_empty() && !allowed {
+        let none = io::Error::other("this host lets us have no mounts of our own");
+        return step("place files that are given", Err(none));
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let take = |given: &'_ Given| {
+        // SAFETY: the owner put the descriptor there, and it is closed only after the root was made.
+        let file = unsafe { BorrowedFd::borrow_raw(given.descriptor) };
+        let name = format!("take the file for {}", given.path.display());
+        step(&name, open_tree(file, "", flags))
+    };
+    given
+        .iter()
+        .map(|given| Ok((take(given)?, given.path.as_path())))
+        .collect()
+}
+
+/// Makes a file that was taken appear under the root, read-only.
+fn place_given(root: &Path, tree: &OwnedFd, path: &Path) -> Result<(), JailError> {
+    let name = format!("place {} in the jail", path.display());
+    let inside = inside(root, path);
+    step(&name, make_parents(&inside))?;
+    // Nobody but us has this root, and what is in it was put there by us: there is no link to follow.
+    step(&name, fs::File::create_new(&inside))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    step(&name, move_mount(tree, "", CWD, &inside, flags))?;
+    step(&name, seal_below(&step(&name, c_path(&inside))?))
 }
 
 /// Moves to the root that was put together; the host's tree is gone afterwards.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
-use super::launch::{Launched, Shown};
+use super::launch::{Launched, Shown, user};
 use super::microvm::{FirecrackerVm, Origin, Socket};
 use super::pager::{self, Pager, PagerError};
 use super::requests::{
@@ -46,10 +46,7 @@ pub(super) async fn boot(
     timeline: &mut Timeline,
 ) -> Result<FirecrackerVm, BootError> {
     let deadline = Instant::now() + machine.boot_timeout;
-    let place = machine
-        .snapshot
-        .clone()
-        .map(|files| Place::make(files, firecracker.user(machine)));
+    let place = machine.snapshot.clone().map(Place::make);
     let place = step("make the snapshot's folder", place.transpose())?;
     let folder = place.as_ref().map(|place| place.folder().to_owned());
     let shown = Shown::boot(machine, folder);
@@ -66,10 +63,11 @@ pub(super) async fn boot(
         Ok(())
     };
     let started: Result<(), ApiError> = started.await;
-    let opened = started.map_err(refused).and_then(|()| {
-        launched.confined(firecracker)?;
-        open(&vsock)
-    });
+    let opened = started.map_err(refused).and_then(|()| open(&vsock));
+    let opened = match opened {
+        Ok(socket) => launched.confined(firecracker).await.map(|()| socket),
+        Err(error) => Err(error),
+    };
     let listening = match opened {
         Ok(socket) => listens(&mut launched, socket, machine, deadline).await,
         Err(error) => Err(error),
@@ -189,7 +187,8 @@ impl Standing {
         for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
             timeline.mark(phase);
         }
-        let opened = launched.confined(&firecracker).and_then(|()| open(&vsock));
+        let confined = launched.confined(&firecracker).await;
+        let opened = confined.and_then(|()| open(&vsock));
         match opened {
             Ok(socket) => {
                 let origin = Origin::Restored(pager);
@@ -241,7 +240,7 @@ fn page(
     let owner = pager::Owner {
         id: &machine.id,
         vmm: step("find the VMM", vmm.ok_or_else(missing))?,
-        user: firecracker.user(machine),
+        user: user(firecracker, &launched.owned),
         folder: &launched.folder,
         memory_bytes: u64::from(machine.memory_mib) << 20,
     };

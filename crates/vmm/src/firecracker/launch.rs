@@ -28,6 +28,9 @@ const STATE_MIB: u32 = 16;
 /// The last descriptor that the VMM inherits: stderr.
 const STDERR: i32 = 2;
 
+/// What its keeper holds.
+const KEPT_FD: i32 = STDERR + 1;
+
 /// Host devices that Firecracker finds in our jail; its jailer makes its own.
 const DEVICES: [&str; 2] = ["/dev/kvm", "/dev/userfaultfd"];
 
@@ -102,10 +105,10 @@ impl Launched {
     }
 
     /// Makes sure that it is confined, if it is to be.
-    pub(super) fn confined(&self, firecracker: &Firecracker) -> Result<(), BootError> {
+    pub(super) async fn confined(&mut self, firecracker: &Firecracker) -> Result<(), BootError> {
         match firecracker.jailing {
             Jailing::None => Ok(()),
-            Jailing::Ours | Jailing::Jailer(_) => self.owned.confined(),
+            Jailing::Ours | Jailing::Jailer(_) => self.owned.confined().await,
         }
     }
 
@@ -131,8 +134,12 @@ async fn open(
     deadline: Instant,
     timeline: &mut Timeline,
 ) -> Result<(Api, PathBuf, Tail, Tail), BootError> {
-    let user = firecracker.user(machine);
+    let user = user(firecracker, owned);
     let folder = step("make the VMM's folder", owned.run_dir.make_open(user))?;
+    if let Some(snapshot) = &shown.snapshot {
+        let given = std::os::unix::fs::chown(snapshot, user, user);
+        step("give the VMM the snapshot's folder", given)?;
+    }
     // The longest of the sockets' names.
     let socket = folder.join("api.sock");
     fits_socket(&socket)?;
@@ -172,6 +179,13 @@ async fn connect(socket: &Path, owned: &mut Owned, deadline: Instant) -> Result<
     }
 }
 
+/// The user that the VMM becomes, if it does.
+pub(super) fn user(firecracker: &Firecracker, owned: &Owned) -> Option<u32> {
+    owned
+        .user()
+        .filter(|_| firecracker.jailing != Jailing::None)
+}
+
 fn bounds(machine: &Machine) -> Bounds {
     Bounds {
         // Twice: where the run directory is in memory, what it writes when it is saved counts as its own.
@@ -190,7 +204,7 @@ fn jail(
     folder: &Path,
     socket: &Path,
 ) -> Result<Jail, BootError> {
-    let user = firecracker.user(machine);
+    let user = user(firecracker, owned);
     let file_bytes = u64::from(machine.memory_mib + STATE_MIB) << 20;
     let ours = [
         ("--api-sock", socket.display().to_string()),
@@ -214,6 +228,8 @@ fn jail(
         file_bytes,
         last_descriptor: STDERR,
         opens_channel: None,
+        given: Vec::new(),
+        kept_descriptor: user.map(|_| KEPT_FD),
         owner: std::process::id(),
     };
     jail.writable.extend(shown.snapshot);

@@ -32,7 +32,7 @@ use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles, StandBy,
 };
 use crate::host;
-use crate::owned::{hash, user_of};
+use crate::owned::hash;
 use crate::timeline::Timeline;
 use crate::trial::Trial;
 
@@ -199,11 +199,6 @@ impl Firecracker {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
-    }
-
-    /// The user that this machine's VMM becomes, if it does.
-    fn user(&self, machine: &Machine) -> Option<u32> {
-        user_of(&machine.id).filter(|_| self.jailing != Jailing::None)
     }
 
     /// Whether guests really run by it on this host; see [`Trial::find`].

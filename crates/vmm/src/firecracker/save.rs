@@ -36,13 +36,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Makes the folder, for this user if there is one.
-    pub(super) fn make(files: SnapshotFiles, user: Option<u32>) -> io::Result<Place> {
+    /// Makes the folder.
+    pub(super) fn make(files: SnapshotFiles) -> io::Result<Place> {
         let folder = files.memory.with_extension("vmm");
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        let place = Place { folder, files };
-        std::os::unix::fs::chown(&place.folder, user, user)?;
-        Ok(place)
+        Ok(Place { folder, files })
     }
 
     pub(super) fn folder(&self) -> &Path {

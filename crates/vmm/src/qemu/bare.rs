@@ -20,13 +20,13 @@ use firelane_guest_proto::link::{
 use firelane_guest_proto::message::{
     BadMessage, ExecSpec, Hello, Outcome, RenewSpec, from_frame, to_frame,
 };
+use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, Origin, QMP_FD, arguments, escape};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::Qemu;
-use super::args::{self, CONSOLE_FD, LINK_FD, Origin, QMP_FD};
 use super::migration::{self, MigrationError};
 use super::qmp::{Qmp, QmpError};
 use crate::driver::{Machine, SnapshotFiles};
@@ -107,7 +107,9 @@ impl Qemu {
         let (port, port_theirs) = StdUnixStream::pair()?;
         // Small enough to stay in the socket: nobody reads what the guest says there.
         let (_console, console_theirs) = StdUnixStream::pair()?;
-        let arguments = args::arguments(machine, Origin::Clone, self.acceleration, self.tsc_khz);
+        let (shape, files_seen) = (machine.shape(), machine.files());
+        let (acceleration, tsc_khz) = (self.acceleration, self.tsc_khz);
+        let arguments = arguments(&shape, &files_seen, Origin::Clone, acceleration, tsc_khz);
         let theirs = [
             (qmp_theirs.into(), QMP_FD),
             (port_theirs.into(), LINK_FD),
@@ -142,7 +144,7 @@ impl Qemu {
 
 /// The arguments with the memory by its own path: there is no jail that would hand it in.
 fn with_memory(arguments: Vec<String>, memory: &Path) -> Vec<String> {
-    let own = format!("mem-path={},", args::escape(memory));
+    let own = format!("mem-path={},", escape(memory));
     let own = |word: String| word.replace("mem-path=/memory,", &own);
     arguments.into_iter().map(own).collect()
 }

@@ -5,45 +5,28 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use async_trait::async_trait;
-use firelane_sys::cgroup::Bounds;
+use firelane_host_proto::message::{Role, Vmm};
+use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, Place, Plan, QMP_FD};
 use firelane_sys::jail::{Jail, Opens};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::args::{self, CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TB_SIZE_MIB};
 use super::link::{Link, Peer};
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
 use super::{Qemu, find_program, migration};
-use crate::driver::{
-    Acceleration, BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy,
-};
-use crate::owned::{Owned, Start, existing, step, user_of};
+use crate::driver::{BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy};
+use crate::hosted::{self, Request};
+use crate::owned::{Owned, Start, step};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
 
-/// What QEMU needs beside guest memory and translated code, in MiB.
-const OVERHEAD_MIB: u32 = 160;
-/// Threads of a QEMU: processors, its own, and workers for disk reads.
-const MAX_THREADS: u32 = 128;
-const OPEN_FILES: u64 = 256;
-/// What a microVM's whole state has beside its memory, in MiB: devices, and nine bytes for each page
-/// of memory, of which there are 256 in a MiB. More than either ever is, below 16 GiB.
-const STREAM_OVERHEAD_MIB: u32 = 64;
-/// Host folders that QEMU finds in its jail: its program, libraries and firmware.
-const SYSTEM_FOLDERS: [&str; 6] = [
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/bin",
-    "/sbin",
-    "/etc/ld.so.cache",
-];
-const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
+/// What the VMM's keeper holds: above the VMM's own.
+const KEPT_FD: i32 = OPENS_FD + 1;
 
 /// A QEMU that answers; its guest, which is to boot or to go on from a snapshot, does not run yet.
 pub(super) struct Standing {
@@ -213,16 +196,6 @@ struct Parts {
     console: Tail,
 }
 
-fn bounds(machine: &Machine) -> Bounds {
-    let memory_mib = u64::from(machine.memory_mib + TB_SIZE_MIB + OVERHEAD_MIB);
-    Bounds {
-        memory_bytes: memory_mib << 20,
-        pids: MAX_THREADS + machine.vcpus,
-        // The processors, and half of one for the devices.
-        cpu_percent: machine.vcpus * 100 + 50,
-    }
-}
-
 /// A VMM that answers; its guest does not run yet.
 pub(super) struct Launched {
     pub(super) monitor: Qmp,
@@ -230,6 +203,15 @@ pub(super) struct Launched {
     link: StdUnixStream,
     pub(super) stderr: Tail,
     pub(super) console: Tail,
+}
+
+/// The VMM's ends of its sockets.
+struct Ends {
+    monitor: OwnedFd,
+    link: OwnedFd,
+    console: OwnedFd,
+    /// The jail's, over which opens are answered.
+    opens: Option<OwnedFd>,
 }
 
 /// A microVM that may still fail to start.
@@ -251,7 +233,13 @@ impl Starting {
         for path in files {
             File::open(path).map_err(unreadable(path))?;
         }
-        let owned = Owned::make(&qemu.run_base, &machine.id, &bounds(machine))?;
+        let owned = match &qemu.hostd {
+            Some(_) => Owned::make_hosted(&qemu.run_base, &machine.id)?,
+            None => {
+                let bounds = Plan::bounds(&machine.shape());
+                Owned::make(&qemu.run_base, &machine.id, &bounds)?
+            }
+        };
         Ok(Starting { owned, origin })
     }
 
@@ -267,23 +255,22 @@ impl Starting {
         let (qmp, qmp_theirs) = step("make a socket", StdUnixStream::pair())?;
         let (link, link_theirs) = step("make a socket", StdUnixStream::pair())?;
         let (console, console_theirs) = step("make a socket", StdUnixStream::pair())?;
-        let mut inherited: Vec<(OwnedFd, i32)> = vec![
-            (qmp_theirs.into(), QMP_FD),
-            (link_theirs.into(), LINK_FD),
-            (console_theirs.into(), CONSOLE_FD),
-        ];
+        let mut ends = Ends {
+            monitor: qmp_theirs.into(),
+            link: link_theirs.into(),
+            console: console_theirs.into(),
+            opens: None,
+        };
         let mut handed = None;
         if let Some(memory) = memory {
             let (opens, opens_theirs) = step("make a socket", StdUnixStream::pair())?;
-            inherited.push((opens_theirs.into(), OPENS_FD));
+            ends.opens = Some(opens_theirs.into());
             handed = Some((opens, step("open the memory", memory.try_clone())?));
         }
-        let jail = self.jail(qemu, machine);
-        let start = Start::Jailed {
-            program: &qemu.jail_program,
-            jail: &jail,
+        let mut stderr = match &qemu.hostd {
+            None => self.spawn(qemu, machine, ends)?,
+            Some(socket) => self.have_started(socket, qemu, machine, ends).await?,
         };
-        let mut stderr = self.owned.spawn(&start, inherited, Stdio::null())?;
         timeline.mark(Phase::Spawned);
 
         let mut console = Tail::of(step("read the console", tokio_stream(console))?);
@@ -291,7 +278,7 @@ impl Starting {
         match timeout_at(deadline, open_monitor(handed, qmp, limit)).await {
             Ok(Ok(monitor)) => {
                 self.owned.record_vmm()?;
-                self.owned.confined()?;
+                self.owned.confined().await?;
                 timeline.mark(Phase::Configured);
                 Ok(Launched {
                     monitor,
@@ -339,36 +326,84 @@ impl Starting {
         Ok(link)
     }
 
+    /// Starts it in a jail of our own.
+    fn spawn(&mut self, qemu: &Qemu, machine: &Machine, ends: Ends) -> Result<Tail, BootError> {
+        let mut inherited: Vec<(OwnedFd, i32)> = vec![
+            (ends.monitor, QMP_FD),
+            (ends.link, LINK_FD),
+            (ends.console, CONSOLE_FD),
+        ];
+        inherited.extend(ends.opens.map(|opens| (opens, OPENS_FD)));
+        let jail = self.jail(qemu, machine);
+        let start = Start::Jailed {
+            program: &qemu.jail_program,
+            jail: &jail,
+        };
+        self.owned.spawn(&start, inherited, Stdio::null())
+    }
+
     fn jail(&self, qemu: &Qemu, machine: &Machine) -> Jail {
-        let mut read_only = existing(&SYSTEM_FOLDERS);
-        if !qemu.program.starts_with("/usr") {
-            read_only.push(qemu.program.clone());
-        }
-        if !self.origin.is_given() {
-            read_only.push(machine.kernel.clone());
-            read_only.extend(machine.initrd.clone());
-        }
-        read_only.extend(machine.rootfs.clone());
-        let mut devices: Vec<PathBuf> = DEVICES.iter().map(PathBuf::from).collect();
-        if qemu.acceleration == Acceleration::Kvm {
-            devices.push("/dev/kvm".into());
-        }
-        Jail {
-            program: qemu.program.clone(),
-            args: args::arguments(machine, self.origin, qemu.acceleration, qemu.tsc_khz),
-            user: user_of(&machine.id),
+        let plan = Plan {
+            program: &qemu.program,
+            shape: &machine.shape(),
+            files: &machine.files(),
+            origin: self.origin,
+            acceleration: qemu.acceleration,
+            tsc_khz: qemu.tsc_khz,
+        };
+        let user = self.owned.user();
+        let mut jail = plan.jail(Place {
             mountpoint: self.owned.run_dir.jail_root(),
-            is_jailer: false,
-            pid_namespace: true,
-            read_only,
-            writable: Vec::new(),
-            devices,
+            user,
             cgroups: self.owned.record.cgroups.joined_through(),
-            open_files: OPEN_FILES,
-            last_descriptor: CONSOLE_FD,
-            file_bytes: u64::from(machine.memory_mib + STREAM_OVERHEAD_MIB) << 20,
-            opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
-            owner: std::process::id(),
+            kept_descriptor: user.map(|_| KEPT_FD),
+        });
+        let booted = (!self.origin.is_given()).then_some(&machine.kernel);
+        let initrd = machine.initrd.as_ref().filter(|_| !self.origin.is_given());
+        let files = booted.into_iter().chain(initrd).chain(&machine.rootfs);
+        jail.read_only.extend(files.cloned());
+        jail
+    }
+
+    /// Has firelane-hostd start it.
+    async fn have_started(
+        &mut self,
+        socket: &Path,
+        qemu: &Qemu,
+        machine: &Machine,
+        ends: Ends,
+    ) -> Result<Tail, BootError> {
+        let vmm = Vmm::Qemu {
+            origin: self.origin,
+            acceleration: qemu.acceleration,
+            tsc_khz: qemu.tsc_khz,
+        };
+        let mut request = Request::new(machine.shape(), vmm);
+        for (role, path) in [
+            (
+                Role::Kernel,
+                Some(&machine.kernel).filter(|_| !self.origin.is_given()),
+            ),
+            (
+                Role::Initrd,
+                machine.initrd.as_ref().filter(|_| !self.origin.is_given()),
+            ),
+            (Role::Rootfs, machine.rootfs.as_ref()),
+        ] {
+            if let Some(path) = path {
+                request.give(role, File::open(path).map_err(unreadable(path))?);
+            }
+        }
+        request.give(Role::Monitor, ends.monitor);
+        request.give(Role::Link, ends.link);
+        request.give(Role::Console, ends.console);
+        if let Some(opens) = ends.opens {
+            request.give(Role::Opens, opens);
+        }
+        let mut stderr = step("make a pipe", request.give_stderr())?;
+        match self.owned.have_started(socket, request).await {
+            Ok(()) => Ok(stderr),
+            Err(error) => Err(hosted::explain(error, &mut stderr).await),
         }
     }
 
@@ -395,6 +430,7 @@ impl Starting {
             vsock: self.owned.run_dir.vsock(),
             run_dir: self.owned.run_dir,
             cgroups: self.owned.record.cgroups,
+            user: self.owned.user,
             stderr,
             console,
         }

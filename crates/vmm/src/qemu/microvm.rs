@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use firelane_sys::cgroup::Cgroups;
+use firelane_sys::jail::Controls;
+use firelane_sys::users::User;
 
 use super::Qemu;
 use super::boot::Kept;
@@ -37,6 +39,8 @@ pub(super) struct QemuVm {
     pub(super) vsock: PathBuf,
     pub(super) run_dir: RunDir,
     pub(super) cgroups: Cgroups,
+    /// Nobody else's until the rest is gone.
+    pub(super) user: Option<User>,
     pub(super) stderr: Tail,
     pub(super) console: Tail,
 }
@@ -45,6 +49,10 @@ pub(super) struct QemuVm {
 impl MicroVm for QemuVm {
     fn pid(&self) -> u32 {
         self.child.vmm().unwrap_or(0)
+    }
+
+    fn controls(&self) -> io::Result<Controls> {
+        self.child.controls()
     }
 
     fn vsock_path(&self) -> &Path {
@@ -122,7 +130,9 @@ impl MicroVm for QemuVm {
         let mut vm = *self;
         vm.child.end().await.map_err(ControlError::Cleanup)?;
         vm.cgroups.remove().map_err(ControlError::Cleanup)?;
-        vm.run_dir.remove().map_err(ControlError::Cleanup)
+        vm.run_dir.remove().map_err(ControlError::Cleanup)?;
+        drop(vm.user);
+        Ok(())
     }
 }
 

@@ -3,7 +3,6 @@
 //! QEMU is started through the jail, with its monitor, the guest's console and the link as
 //! inherited sockets: nothing of it can be reached by path except the ports' socket, which is ours.
 
-mod args;
 mod bare;
 mod boot;
 mod link;
@@ -16,6 +15,7 @@ mod save;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use firelane_launch::qemu::{Origin, arguments};
 
 use crate::driver::{
     Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles, StandBy,
@@ -27,7 +27,8 @@ use crate::owned;
 use crate::timeline::Timeline;
 
 pub use bare::BareError;
-pub use probe::{ProbeError, default_program, find_program, version};
+pub use firelane_launch::qemu::default_program;
+pub use probe::{ProbeError, find_program, version};
 pub use qmp::QmpError;
 
 /// How QEMU is found and started on this host.
@@ -43,6 +44,8 @@ pub struct Qemu {
     pub acceleration: Acceleration,
     /// Rate of the host's time-stamp counter in kHz.
     pub tsc_khz: u64,
+    /// The socket of the firelane-hostd that starts it, if that is not done here.
+    pub hostd: Option<PathBuf>,
 }
 
 #[async_trait]
@@ -67,7 +70,14 @@ impl Driver for Qemu {
             id: String::new(),
             ..machine.clone()
         };
-        let arguments = args::arguments(&nobody, args::Origin::Template, self.acceleration, 0);
+        let origin = Origin::Template;
+        let arguments = arguments(
+            &nobody.shape(),
+            &nobody.files(),
+            origin,
+            self.acceleration,
+            0,
+        );
         let arguments = owned::hash(&arguments.join(" "));
         let acceleration = self.acceleration;
         Identity {

@@ -9,8 +9,6 @@ use crate::driver::{Acceleration, Machine};
 use crate::host::stamp;
 use crate::trial::Trial;
 
-/// The program's usual name.
-pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 /// How to get it.
 pub(super) const REMEDY: &str = "apt-get install --no-install-recommends qemu-system-x86";
 /// QEMU is not usable.
@@ -39,21 +37,6 @@ impl ProbeError {
     pub fn remedy(&self) -> &'static str {
         REMEDY
     }
-}
-
-/// QEMU's program: `$FIRELANE_QEMU`, else the one on `PATH`.
-#[must_use]
-pub fn default_program() -> PathBuf {
-    let named = std::env::var_os("FIRELANE_QEMU").map(PathBuf::from);
-    let on_path = || {
-        let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(PROGRAM))
-            .find(|path| path.is_file())
-    };
-    named
-        .or_else(on_path)
-        .unwrap_or_else(|| Path::new("/usr/bin").join(PROGRAM))
 }
 
 /// The program if it is there.

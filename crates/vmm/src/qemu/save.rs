@@ -25,12 +25,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use firelane_launch::qemu::Origin;
 use tokio::time::Instant;
 
+use super::Qemu;
 use super::boot::{self, Kept, Launched};
 use super::microvm::{self, QemuVm};
 use super::migration::{self, MigrationError};
-use super::{Qemu, args};
 use crate::driver::{Machine, MicroVm, SaveError, Saved, SnapshotFiles};
 use crate::owned;
 use crate::timeline::Timeline;
@@ -132,7 +133,7 @@ impl Saver {
         };
         let kept = Kept::create(files.clone(), machine.memory_mib).map_err(SaveError::Saver)?;
         let launched = async {
-            let mut starting = boot::Starting::new(qemu, &machine, args::Origin::Saver)?;
+            let mut starting = boot::Starting::new(qemu, &machine, Origin::Saver)?;
             let deadline = Instant::now() + machine.boot_timeout;
             let mut timeline = Timeline::start();
             let memory = Some(&kept.memory);

@@ -1,7 +1,7 @@
 //! A guest of a template, through everything that a run goes through.
 
 use firelane_agent::workshop::new_id;
-use firelane_sys::jail::{Controls, State};
+use firelane_sys::jail::State;
 use firelane_vmm::timeline::{Phase, Timeline};
 
 use super::report::{Grade, Report};
@@ -58,16 +58,21 @@ pub(super) async fn check_boot(report: &mut Report, template: &str) -> Result<()
         format!("guest ready after {} ms", ready.as_millis()),
         None,
     );
-    let controls = Controls::of(vm.pid());
+    let controls = vm.controls();
     let cgroups = vm.cgroups().clone();
     vm.destroy().await.map_err(Failure::platform)?;
     for control in controls.map_err(Failure::platform)?.0 {
         match control.state {
-            State::On => report.add(control.name, Grade::Ok, "on", None),
+            State::On => report.add(&control.name, Grade::Ok, "on", None),
             State::Off(reason) => {
-                report.add(control.name, Grade::Warning, format!("off: {reason}"), None);
+                report.add(
+                    &control.name,
+                    Grade::Warning,
+                    format!("off: {reason}"),
+                    None,
+                );
             }
-            State::Impossible(reason) => report.add(control.name, Grade::Impossible, reason, None),
+            State::Impossible(reason) => report.add(&control.name, Grade::Impossible, reason, None),
         }
     }
     for controller in &cgroups.bounded {

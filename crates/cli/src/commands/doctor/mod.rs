@@ -18,6 +18,7 @@ use firelane_vmm::rundir;
 
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
+use crate::hostd::Hostd;
 use crate::say::say;
 
 use report::{Grade, Report, print};
@@ -34,6 +35,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
     check_tools(&mut report);
     store::check(&system, &mut report)?;
     check_run_dir(&mut report);
+    check_hostd(&mut report);
     let possible = !report
         .checks
         .iter()
@@ -104,6 +106,28 @@ fn check_tools(report: &mut Report) {
                     Some(&remedy),
                 );
             }
+        }
+    }
+}
+
+/// Who starts VMMs: for an ordinary user, whether root does it for them.
+fn check_hostd(report: &mut Report) {
+    const NAME: &str = "hostd";
+    match Hostd::find() {
+        Hostd::Unneeded => report.add(NAME, Grade::Ok, "not needed: this is root", None),
+        Hostd::Usable { socket, .. } => {
+            let detail = format!("{}: VMMs are jailed as root's are", socket.display());
+            report.add(NAME, Grade::Ok, detail, None);
+        }
+        Hostd::Absent => {
+            let detail = "none: VMMs have this user's rights, less what user namespaces take away";
+            let remedy = "have root start firelane-hostd, and be in its group: docs/hostd.md";
+            report.add(NAME, Grade::Warning, detail, Some(remedy));
+        }
+        Hostd::Unusable(error) => {
+            let remedy = error.remedy();
+            let detail = format!("{:#}", anyhow::Error::from(error));
+            report.add(NAME, Grade::Warning, detail, remedy.as_deref());
         }
     }
 }

@@ -190,7 +190,10 @@ impl RunDir {
 }
 
 /// Refuses a path that no socket can be bound to.
-pub(crate) fn fits_socket(path: &Path) -> Result<(), RunDirError> {
+///
+/// # Errors
+/// [`RunDirError::TooLong`].
+pub fn fits_socket(path: &Path) -> Result<(), RunDirError> {
     let length = path.as_os_str().len();
     if length <= MAX_SOCKET_PATH {
         return Ok(());

@@ -6,22 +6,24 @@
 use std::path::Path;
 
 use firelane_guest_proto::link::PORT_NAME;
+use serde::{Deserialize, Serialize};
 
-use crate::driver::{Acceleration, Machine};
+use crate::machine::{Acceleration, Files, Shape};
 
-/// Descriptors that QEMU inherits.
-pub(super) const QMP_FD: i32 = 3;
+/// Descriptor of the monitor that QEMU inherits.
+pub const QMP_FD: i32 = 3;
 /// The link's virtio-serial port.
-pub(super) const LINK_FD: i32 = 4;
+pub const LINK_FD: i32 = 4;
 /// The guest's serial console.
-pub(super) const CONSOLE_FD: i32 = 5;
+pub const CONSOLE_FD: i32 = 5;
 
 /// The jail's socket for opens; not QEMU's. The highest.
-pub(super) const OPENS_FD: i32 = 6;
+pub const OPENS_FD: i32 = 6;
 
 /// How a microVM comes to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
     /// Booted, with memory of its own.
     Boot,
     /// Booted, with memory in a file that becomes a snapshot's.
@@ -35,18 +37,21 @@ pub(super) enum Origin {
 
 impl Origin {
     /// Whether its memory and state come from elsewhere, and not from a kernel.
-    pub(super) fn is_given(self) -> bool {
+    #[must_use]
+    pub fn is_given(self) -> bool {
         matches!(self, Origin::Clone | Origin::Saver)
     }
 }
 
 /// Bytes of translated code that emulation may keep, in MiB. The default is a gibibyte per
 /// microVM; node, the hungriest, needs 37.
-pub(super) const TB_SIZE_MIB: u32 = 64;
+pub const TB_SIZE_MIB: u32 = 64;
 
 /// The arguments, program excluded.
-pub(super) fn arguments(
-    machine: &Machine,
+#[must_use]
+pub fn arguments(
+    shape: &Shape,
+    files: &Files,
     origin: Origin,
     acceleration: Acceleration,
     tsc_khz: u64,
@@ -56,13 +61,13 @@ pub(super) fn arguments(
         Acceleration::Kvm => ("kvm".into(), "host"),
         Acceleration::Tcg => (format!("tcg,thread=multi,tb-size={TB_SIZE_MIB}"), "max"),
     };
-    let drive = machine.rootfs.as_ref().map(|path| {
+    let drive = files.rootfs.as_ref().map(|path| {
         let path = escape(path);
         format!("id=root,file={path},format=raw,if=none,readonly=on,file.locking=off")
     });
     let port = format!("virtserialport,chardev=link,name={PORT_NAME},nr=1");
     // QEMU opens this path, and the jail has its owner answer the open: the path does not exist.
-    let size = machine.memory_mib;
+    let size = shape.memory_mib;
     let file = |share: &str| {
         format!("memory-backend-file,id=ram,size={size}M,mem-path=/memory,share={share}")
     };
@@ -77,15 +82,15 @@ pub(super) fn arguments(
         [("-drive", drive), ("-device", device)]
     });
     let before: Vec<(&str, String)> = vec![
-        ("-name", format!("firelane-{}", machine.id)),
+        ("-name", format!("firelane-{}", shape.id)),
         (
             "-machine",
             "microvm,acpi=on,pit=on,pic=on,rtc=on,memory-backend=ram".into(),
         ),
         ("-accel", accel),
         ("-cpu", cpu.into()),
-        ("-smp", machine.vcpus.to_string()),
-        ("-m", format!("{}M", machine.memory_mib)),
+        ("-smp", shape.vcpus.to_string()),
+        ("-m", format!("{}M", shape.memory_mib)),
         // Old QEMUs call the same file the default; newer ones would take another without ACPI.
         ("-bios", "qboot.rom".into()),
         (
@@ -108,8 +113,8 @@ pub(super) fn arguments(
     let start = match origin {
         Origin::Clone | Origin::Saver => vec![("-incoming", "defer".into())],
         Origin::Boot | Origin::Template => {
-            let kernel = machine.kernel.to_string_lossy().into_owned();
-            let initrd = machine.initrd.as_ref();
+            let kernel = files.kernel.to_string_lossy().into_owned();
+            let initrd = files.initrd.as_ref();
             let initrd = initrd.map(|path| ("-initrd", path.to_string_lossy().into_owned()));
             let append = ("-append", kernel_arguments(acceleration, tsc_khz));
             let kernel = [("-kernel", kernel)];
@@ -145,38 +150,39 @@ fn kernel_arguments(acceleration: Acceleration, tsc_khz: u64) -> String {
 }
 
 /// A path inside a comma-separated option: commas are doubled.
-pub(super) fn escape(path: &Path) -> String {
+#[must_use]
+pub fn escape(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
-    fn machine() -> Machine {
-        Machine {
+    fn line(origin: Origin, acceleration: Acceleration, tsc_khz: u64) -> Vec<String> {
+        let shape = Shape {
             id: "vm-1".into(),
+            memory_mib: 256,
+            vcpus: 2,
+        };
+        let files = Files {
             kernel: "/store/vmlinux".into(),
             initrd: Some("/store/initrd".into()),
             rootfs: Some("/store/a,b".into()),
-            memory_mib: 256,
-            vcpus: 2,
-            boot_timeout: Duration::from_secs(1),
-            snapshot: None,
-        }
+        };
+        arguments(&shape, &files, origin, acceleration, tsc_khz)
     }
 
     #[test]
     fn the_command_line_has_no_network_no_default_device_and_a_read_only_root() {
-        let line = arguments(&machine(), Origin::Boot, Acceleration::Tcg, 2_300_000).join(" ");
+        let line = line(Origin::Boot, Acceleration::Tcg, 2_300_000).join(" ");
         insta::assert_snapshot!(line);
     }
 
     #[test]
     fn kvm_differs_in_accelerator_processor_and_kernel_arguments_only() {
-        let tcg = arguments(&machine(), Origin::Boot, Acceleration::Tcg, 1);
-        let kvm = arguments(&machine(), Origin::Boot, Acceleration::Kvm, 1);
+        let tcg = line(Origin::Boot, Acceleration::Tcg, 1);
+        let kvm = line(Origin::Boot, Acceleration::Kvm, 1);
         let different: Vec<&String> = kvm
             .iter()
             .zip(&tcg)
@@ -189,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_clone_has_its_templates_devices_and_a_private_copy_of_its_memory() {
-        let line = |origin| arguments(&machine(), origin, Acceleration::Tcg, 1);
+        let line = |origin| line(origin, Acceleration::Tcg, 1);
         let (template, clone) = (line(Origin::Template), line(Origin::Clone));
         let (boot, saver) = (line(Origin::Boot), line(Origin::Saver));
         let devices = |line: &[String]| -> Vec<String> {

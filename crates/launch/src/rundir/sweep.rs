@@ -10,6 +10,7 @@ use firelane_sys::cgroup::Cgroups;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::{ASIDE, OWNER, Record, is_ours, lock_base, remove_aside};
+use crate::machine::is_id;
 
 /// How long a killed VMM may take to be gone.
 const END_DEADLINE: Duration = Duration::from_secs(5);
@@ -85,12 +86,6 @@ fn orphaned(path: &Path) -> Option<File> {
     }
     flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(lock)
-}
-
-/// Names of microVMs: see [`crate::driver::Machine::id`].
-fn is_id(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(plain)
 }
 
 fn remove(path: &Path, lock: &File) -> io::Result<()> {

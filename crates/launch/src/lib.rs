@@ -1,0 +1,11 @@
+//! What a microVM is on the host, whoever starts it: `firelane` itself or `firelane-hostd`.
+//!
+//! - [`machine`]: its shape, and which files it sees.
+//! - [`qemu`]: QEMU's command line, its jail and its bounds, made of the shape.
+//! - [`rundir`]: what a microVM owns, on record, and the sweep.
+//!
+//! Nothing here starts a process or talks to one.
+
+pub mod machine;
+pub mod qemu;
+pub mod rundir;
