@@ -92,7 +92,21 @@ pub async fn restore(
     timeline: &mut Timeline,
 ) -> Result<Ready, CloneError> {
     let vm = driver.restore(machine, files, timeline).await?;
-    match first_contact(&*vm, &machine.id, timeline).await {
+    take_up(vm, &machine.id, files, timeline).await
+}
+
+/// Gives a clone that was just restored what makes it different from all others. One that does not confirm
+/// this is destroyed.
+///
+/// # Errors
+/// [`CloneError`].
+pub async fn take_up(
+    vm: Box<dyn MicroVm>,
+    id: &str,
+    files: &SnapshotFiles,
+    timeline: &mut Timeline,
+) -> Result<Ready, CloneError> {
+    match first_contact(&*vm, id, timeline).await {
         Ok((session, names)) => {
             check_rest(files);
             Ok(Ready { vm, session, names })

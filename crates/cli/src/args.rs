@@ -265,6 +265,9 @@ pub struct ServeArgs {
     /// How long a microVM may wait
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_time)]
     pub pool_max_age: Duration,
+    /// VMMs of each template in use that are started ahead of need, and wait for a restore
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=64))]
+    pub stand_by: u32,
     /// Sandboxes at once; by default as many as half of this machine's memory holds
     #[arg(long, value_name = "N")]
     pub sandboxes: Option<u32>,

@@ -361,6 +361,18 @@ pub trait Driver: Send + Sync {
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError>;
 
+    /// Starts a VMM that waits for a snapshot, which was made by this driver of a machine of the same
+    /// description. It holds the microVM's name, and little memory.
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing of the microVM is left then.
+    async fn stand_by(
+        &self,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn StandBy>, BootError>;
+
     /// Starts a private clone of a snapshot, which was made by this driver of a machine of the same
     /// description, and waits until its guest-runner listens. The guest does not know yet that it
     /// is a clone: see `Renew` in `docs/protocol.md`.
@@ -372,7 +384,35 @@ pub trait Driver: Send + Sync {
         machine: &Machine,
         files: &SnapshotFiles,
         timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        let standing = self.stand_by(machine, files, timeline).await?;
+        standing.restore(timeline).await
+    }
+}
+
+/// A VMM in its jail that answers and waits for a snapshot. Dropped, it is ended as a [`MicroVm`] is.
+#[async_trait]
+pub trait StandBy: Send + Sync {
+    /// Its process.
+    fn pid(&self) -> u32;
+
+    /// Whether it still waits.
+    fn lives(&self) -> bool;
+
+    /// Restores the snapshot: see [`Driver::restore`].
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing of the microVM is left then.
+    async fn restore(
+        self: Box<Self>,
+        timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError>;
+
+    /// Ends it, and removes everything that it owned.
+    ///
+    /// # Errors
+    /// [`ControlError::Cleanup`]; the next sweep tries again.
+    async fn discard(self: Box<Self>) -> Result<(), ControlError>;
 }
 
 /// A microVM that runs. Dropped without [`MicroVm::destroy`], it is ended all the same, and what

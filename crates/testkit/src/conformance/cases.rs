@@ -17,7 +17,7 @@ use super::subject::{Program, Subject, open};
 use crate::SmallDisk;
 
 /// How long something that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A guest boots, answers, and is gone.
 ///
@@ -85,7 +85,7 @@ pub async fn stands_still_while_paused(subject: Subject) {
 }
 
 /// A snapshot of a guest that has counted to 2.
-async fn snapshot(subject: &Subject) -> SnapshotFiles {
+pub(super) async fn snapshot(subject: &Subject) -> SnapshotFiles {
     let files = SnapshotFiles::new(
         subject.lab.path().join("memory"),
         subject.lab.path().join("state"),

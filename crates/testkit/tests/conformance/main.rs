@@ -44,6 +44,8 @@ macro_rules! whole_leg {
             a_death_is_told,
             what_is_dropped_ends_and_is_swept,
             a_snapshot_holds_what_was_touched,
+            a_vmm_that_waits_restores_or_leaves_nothing,
+            a_vmm_that_dies_while_it_waits_is_told,
             a_full_disk_is_told_and_the_microvm_goes_on,
             a_full_disk_leaves_no_snapshot,
             boots_with_a_disk,
@@ -63,6 +65,8 @@ leg!(
     a_path_too_long_for_a_socket_is_refused,
     a_death_is_told,
     what_is_dropped_ends_and_is_swept,
+    a_vmm_that_waits_restores_or_leaves_nothing,
+    a_vmm_that_dies_while_it_waits_is_told,
 );
 whole_leg!([cfg(all())] fake_firecracker);
 whole_leg!([cfg(all())] fake_firecracker_paged);

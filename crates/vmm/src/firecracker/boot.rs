@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use firelane_guest_proto::SESSION_PORT;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,7 +20,7 @@ use super::requests::{
 use super::save::Place;
 use super::version::Version;
 use crate::connect::{ConnectError, connect};
-use crate::driver::{BootError, Machine, SnapshotFiles};
+use crate::driver::{BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy};
 use crate::owned::{missing, step};
 use crate::timeline::{Phase, Timeline};
 
@@ -93,86 +94,138 @@ fn open(vsock: &Path) -> Result<Socket, BootError> {
     step("open the microVM's socket", Socket::open(vsock))
 }
 
-/// Restores the snapshot in `files`, which is one of `machine`.
-pub(super) async fn restore(
-    firecracker: &Firecracker,
-    machine: &Machine,
-    files: &SnapshotFiles,
-    timeline: &mut Timeline,
-) -> Result<FirecrackerVm, BootError> {
-    if !firecracker.version.restores() {
-        return Err(BootError::NoVmm {
-            program: format!(
-                "a Firecracker that restores snapshots (this is {})",
-                firecracker.version
-            ),
-            remedy: format!(
-                "name v{} or later in FIRELANE_FIRECRACKER, or boot without a snapshot: --cold",
-                Version::RESTORE_FLOOR
-            ),
-        });
-    }
-    let deadline = Instant::now() + machine.boot_timeout;
-    let paged = firecracker.memory.pages(files.checked.is_some());
-    if !paged {
-        files.mappable()?;
-    }
-    let shown = Shown::restore(machine, files, paged);
-    let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
-    timeline.mark(Phase::Configured);
-    let pager = match paged {
-        true => match page(firecracker, machine, files, &launched, deadline) {
-            Ok(pager) => Some(pager),
-            Err(error) => return Err(launched.fail(error).await),
-        },
-        false => None,
-    };
-    let vsock = launched.folder.join("v.sock");
-    let load = LoadSnapshot {
-        snapshot_path: &files.state,
-        mem_backend: match &pager {
-            Some(pager) => MemoryBackend {
-                backend_type: "Uffd",
-                backend_path: pager.socket(),
-            },
-            None => MemoryBackend {
-                backend_type: "File",
-                backend_path: &files.memory,
-            },
-        },
-        resume_vm: true,
-        vsock_override: VsockOverride { uds_path: &vsock },
-        clock_realtime: true,
-    };
-    let loaded = launched
-        .api
-        .put("/snapshot/load", &load, LOAD_TIMEOUT)
-        .await;
-    let pager = match handed_over(loaded, pager).await {
-        Ok(pager) => pager,
-        Err(NotLoaded::Api(error)) => return Err(refused_snapshot(launched, error).await),
-        Err(NotLoaded::Pager(error)) => {
-            launched.owned.give_up().await;
-            return Err(BootError::Load(error.into()));
+/// A Firecracker that answers, and waits for the snapshot of a machine.
+pub(super) struct Standing {
+    firecracker: Firecracker,
+    machine: Machine,
+    files: SnapshotFiles,
+    /// Whether its guest gets its memory page by page.
+    paged: bool,
+    launched: Launched,
+}
+
+impl Standing {
+    pub(super) async fn launch(
+        firecracker: &Firecracker,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Standing, BootError> {
+        if !firecracker.version.restores() {
+            return Err(BootError::NoVmm {
+                program: format!(
+                    "a Firecracker that restores snapshots (this is {})",
+                    firecracker.version
+                ),
+                remedy: format!(
+                    "name v{} or later in FIRELANE_FIRECRACKER, or boot without a snapshot: --cold",
+                    Version::RESTORE_FLOOR
+                ),
+            });
         }
-    };
-    // It goes on where it was, and there it listened.
-    for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
-        timeline.mark(phase);
-    }
-    let opened = launched.confined(firecracker).and_then(|()| open(&vsock));
-    match opened {
-        Ok(socket) => {
-            let origin = Origin::Restored(pager);
-            Ok(FirecrackerVm::new(
-                firecracker,
-                machine,
-                launched,
-                socket,
-                origin,
-            ))
+        let deadline = Instant::now() + machine.boot_timeout;
+        let paged = firecracker.memory.pages(files.checked.is_some());
+        if !paged {
+            files.mappable()?;
         }
-        Err(error) => Err(launched.fail(error).await),
+        let shown = Shown::restore(machine, files, paged);
+        let launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
+        timeline.mark(Phase::Configured);
+        Ok(Standing {
+            firecracker: firecracker.clone(),
+            machine: machine.clone(),
+            files: files.clone(),
+            paged,
+            launched,
+        })
+    }
+
+    async fn load(self, timeline: &mut Timeline) -> Result<FirecrackerVm, BootError> {
+        let Standing {
+            firecracker,
+            machine,
+            files,
+            paged,
+            mut launched,
+        } = self;
+        let deadline = Instant::now() + machine.boot_timeout;
+        let pager = match paged {
+            true => match page(&firecracker, &machine, &files, &launched, deadline) {
+                Ok(pager) => Some(pager),
+                Err(error) => return Err(launched.fail(error).await),
+            },
+            false => None,
+        };
+        let vsock = launched.folder.join("v.sock");
+        let load = LoadSnapshot {
+            snapshot_path: &files.state,
+            mem_backend: match &pager {
+                Some(pager) => MemoryBackend {
+                    backend_type: "Uffd",
+                    backend_path: pager.socket(),
+                },
+                None => MemoryBackend {
+                    backend_type: "File",
+                    backend_path: &files.memory,
+                },
+            },
+            resume_vm: true,
+            vsock_override: VsockOverride { uds_path: &vsock },
+            clock_realtime: true,
+        };
+        let loaded = launched
+            .api
+            .put("/snapshot/load", &load, LOAD_TIMEOUT)
+            .await;
+        let pager = match handed_over(loaded, pager).await {
+            Ok(pager) => pager,
+            Err(NotLoaded::Api(error)) => return Err(refused_snapshot(launched, error).await),
+            Err(NotLoaded::Pager(error)) => {
+                launched.owned.give_up().await;
+                return Err(BootError::Load(error.into()));
+            }
+        };
+        // It goes on where it was, and there it listened.
+        for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
+            timeline.mark(phase);
+        }
+        let opened = launched.confined(&firecracker).and_then(|()| open(&vsock));
+        match opened {
+            Ok(socket) => {
+                let origin = Origin::Restored(pager);
+                Ok(FirecrackerVm::new(
+                    &firecracker,
+                    &machine,
+                    launched,
+                    socket,
+                    origin,
+                ))
+            }
+            Err(error) => Err(launched.fail(error).await),
+        }
+    }
+}
+
+#[async_trait]
+impl StandBy for Standing {
+    fn pid(&self) -> u32 {
+        self.launched.owned.vmm()
+    }
+
+    fn lives(&self) -> bool {
+        self.launched.owned.lives()
+    }
+
+    async fn restore(
+        self: Box<Self>,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        Ok(Box::new(self.load(timeline).await?))
+    }
+
+    async fn discard(self: Box<Self>) -> Result<(), ControlError> {
+        let removed = self.launched.owned.remove().await;
+        removed.map_err(ControlError::Cleanup)
     }
 }
 

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use firelane_sys::userfault;
 
 use crate::driver::{
-    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
+    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles, StandBy,
 };
 use crate::host;
 use crate::owned::{hash, user_of};
@@ -312,13 +312,13 @@ impl Driver for Firecracker {
         Ok(Box::new(vm))
     }
 
-    async fn restore(
+    async fn stand_by(
         &self,
         machine: &Machine,
         files: &SnapshotFiles,
         timeline: &mut Timeline,
-    ) -> Result<Box<dyn MicroVm>, BootError> {
-        let vm = boot::restore(self, machine, files, timeline).await?;
-        Ok(Box::new(vm))
+    ) -> Result<Box<dyn StandBy>, BootError> {
+        let standing = boot::Standing::launch(self, machine, files, timeline).await?;
+        Ok(Box::new(standing))
     }
 }
