@@ -47,7 +47,7 @@ impl Chosen {
     ) -> Result<Chosen, Failure> {
         let mut tried = Vec::new();
         if choice != DriverChoice::Qemu {
-            let (found, told) = try_firecracker(machine, cache, fresh).await?;
+            let (found, told) = try_firecracker(choice, machine, cache, fresh).await?;
             if let Some(firecracker) = found {
                 tried.push(told);
                 return Ok(Chosen {
@@ -95,6 +95,7 @@ fn find_qemu(program: &Path) -> Result<(), Failure> {
 }
 
 async fn try_firecracker(
+    choice: DriverChoice,
     machine: &Machine,
     cache: &Path,
     fresh: bool,
@@ -126,6 +127,14 @@ async fn try_firecracker(
         return Ok((None, refused(trial.reason, remedy.into())));
     }
     let version = firecracker.version();
+    // Asked for by name it can boot; without snapshots QEMU serves better.
+    if !version.restores() && choice == DriverChoice::Auto {
+        let reason = format!("Firecracker {version} is too old to restore snapshots");
+        return Ok((
+            None,
+            refused(reason, "install Firecracker v1.16.1 or later".into()),
+        ));
+    }
     let jail = match firecracker.jailing() {
         Jailing::Jailer(path) => format!("through {}", path.display()),
         Jailing::Ours => "in our own jail".into(),

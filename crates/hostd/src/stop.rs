@@ -100,10 +100,10 @@ fn orphan(vmm: ProcessId) -> io::Result<()> {
 pub(crate) fn give_up(mut child: Child, made: Made) -> io::Result<()> {
     // More than once: its first child may be one that only tries something out, and then it goes on.
     while child.try_wait()?.is_none() {
-        match jail::vmm_of(child.id()).map(ProcessId::of) {
+        match jail::kept_by(child.id()) {
             // It ends as what it keeps does.
-            Some(Ok(kept)) => kept.kill()?,
-            _ => child.kill()?,
+            Some(kept) => kept.kill()?,
+            None => child.kill()?,
         }
         thread::sleep(Duration::from_millis(1));
     }

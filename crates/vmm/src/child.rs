@@ -6,7 +6,6 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use firelane_sys::jail::{self, Controls};
-use firelane_sys::process::ProcessId;
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
@@ -133,8 +132,7 @@ impl Drop for Process {
 
 /// Kills the VMM that a process keeps, if it keeps one.
 fn kill_kept(child: &Child) -> io::Result<bool> {
-    let vmm = child.id().and_then(jail::vmm_of);
-    match vmm.and_then(|pid| ProcessId::of(pid).ok()) {
+    match child.id().and_then(jail::kept_by) {
         Some(vmm) => vmm.kill().map(|()| true),
         None => Ok(false),
     }

@@ -16,7 +16,7 @@ use firelane_sys::jail::{self, Controls, Jail};
 use firelane_sys::process::ProcessId;
 use firelane_sys::users::User;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::child::Process;
 use crate::driver::{BootError, Death};
@@ -26,6 +26,8 @@ use crate::tail::Tail;
 
 /// How long a VMM that is about to end may take to.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often that is looked at.
+const POLL: Duration = Duration::from_millis(1);
 
 /// A microVM's things on the host.
 pub(crate) struct Owned {
@@ -203,6 +205,10 @@ impl Owned {
         if let Some(mut child) = self.child {
             child.end().await?;
         }
+        // A keeper that was killed has told nobody, and its jailer's VMM would go on without a record.
+        if let Some(vmm) = self.record.vmm {
+            ended(vmm).await?;
+        }
         self.record.cgroups.remove()?;
         self.run_dir.remove()
     }
@@ -213,6 +219,18 @@ impl Owned {
             tracing::warn!(%error, "left to the next sweep");
         }
     }
+}
+
+/// Kills a process, if it still runs, and waits until it does not.
+async fn ended(vmm: ProcessId) -> io::Result<()> {
+    vmm.kill()?;
+    let gone = async {
+        while vmm.lives() {
+            sleep(POLL).await;
+        }
+    };
+    let waited = timeout(GRACE, gone).await;
+    waited.map_err(|_| io::Error::other(format!("the VMM {} does not end", vmm.pid)))
 }
 
 /// How a VMM is started.

@@ -37,12 +37,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::args::{MachineArgs, ServeArgs};
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::{Host, sweep};
 
 /// Name of the only host.
 const HOST: &str = "local";
 /// Exit code when runs were stopped.
 const FORCED: u8 = 4;
+/// How often what is left of microVMs is looked for.
+const SWEEP: Duration = Duration::from_secs(600);
 /// How long open connections get after the last run.
 const CONNECTIONS: Duration = Duration::from_secs(5);
 /// How long a collector gets to take the last spans.
@@ -109,6 +111,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         );
         connections.spawn(served);
     }
+    connections.spawn(keep_swept(stop.clone()));
 
     let number = signals.next().await;
     tracing::info!(signal = number, "going down: no new work is taken");
@@ -306,6 +309,15 @@ impl Signals {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
             _ = self.hangup.recv() => SignalKind::hangup().as_raw_value(),
+        }
+    }
+}
+
+/// Removes now and then what microVMs left whose handles were dropped.
+async fn keep_swept(stop: CancellationToken) {
+    while timeout(SWEEP, stop.cancelled()).await.is_err() {
+        if let Err(error) = tokio::task::spawn_blocking(sweep).await {
+            tracing::error!(%error, "a sweep failed");
         }
     }
 }

@@ -8,17 +8,26 @@ use std::collections::BTreeMap;
 use std::io;
 
 use seccompiler::{
-    BackendError, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 
-/// Set in the numbers of the x32 calls, which do the same under other numbers. Source: Linux,
+/// Set in the numbers of the x32 calls, which do the same and more under other numbers. Source: Linux,
 /// `arch/x86/entry/syscalls/syscall_64.tbl`.
-const X32: i64 = 0x4000_0000;
+const X32: u32 = 0x4000_0000;
+
+/// Not there, as on an older kernel, so that who uses them does without: the flags of `clone3` are in memory, where a
+/// filter cannot look, and an io_uring opens and connects what the other rules refuse.
+const ABSENT: [i64; 4] = [
+    libc::SYS_clone3,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+];
 
 /// Refused whatever their arguments: other roots and namespaces, other processes, the kernel's own
 /// parts, and ways around filters.
-const REFUSED: [i64; 45] = [
+const REFUSED: [i64; 49] = [
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -64,6 +73,10 @@ const REFUSED: [i64; 45] = [
     libc::SYS_keyctl,
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_quotactl_fd,
+    libc::SYS_lookup_dcookie,
 ];
 
 /// Namespaces that a new process could be put in.
@@ -79,13 +92,30 @@ const NAMESPACES: [libc::c_int; 7] = [
 
 /// Puts the filter on this thread and whatever it becomes. New privileges must be forbidden already.
 pub(super) fn confine() -> io::Result<()> {
-    // Its flags are in memory, where a filter cannot look; libraries fall back to `clone` for ENOSYS.
-    let clone3 = BTreeMap::from([
-        (libc::SYS_clone3, Vec::new()),
-        (libc::SYS_clone3 + X32, Vec::new()),
-    ]);
-    install(clone3, libc::ENOSYS)?;
+    apply_filter(&no_x32()).map_err(io::Error::other)?;
+    let absent = ABSENT.into_iter().map(|call| (call, Vec::new()));
+    install(absent.collect(), libc::ENOSYS)?;
     install(refused().map_err(io::Error::other)?, libc::EPERM)
+}
+
+/// Refuses every call of x32: some of them have no twin whose number could be listed. Source: Linux,
+/// `Documentation/userspace-api/seccomp_filter.rst`; `include/uapi/linux/{bpf_common,seccomp}.h`.
+fn no_x32() -> BpfProgram {
+    let code = |class: u32| u16::try_from(class).unwrap_or_default();
+    let instruction = |class, jf, k| sock_filter {
+        code: code(class),
+        jt: 0,
+        jf,
+        k,
+    };
+    let number = 0;
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
+    vec![
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, number),
+        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, refuse),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
@@ -98,11 +128,6 @@ fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     rules.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>()?);
     let local = u64::from(libc::AF_UNIX.cast_unsigned());
     rules.insert(libc::SYS_socket, vec![rule(0, SeccompCmpOp::Ne, local)?]);
-    let again: Vec<_> = rules
-        .iter()
-        .map(|(call, rules)| (call + X32, rules.clone()))
-        .collect();
-    rules.extend(again);
     Ok(rules)
 }
 
@@ -114,7 +139,7 @@ fn rule(argument: u8, compare: SeccompCmpOp, value: u64) -> Result<SeccompRule, 
 fn install(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int) -> io::Result<()> {
     let refuse = SeccompAction::Errno(errno.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, TargetArch::x86_64);
-    let program: Result<seccompiler::BpfProgram, _> = filter.and_then(TryInto::try_into);
+    let program: Result<BpfProgram, _> = filter.and_then(TryInto::try_into);
     let program = program.map_err(io::Error::other)?;
     apply_filter(&program).map_err(io::Error::other)
 }
@@ -147,6 +172,31 @@ mod tests {
         });
         let refused = Some(rustix::io::Errno::PERM);
         assert_eq!(asked, (refused, refused, refused, None));
+    }
+
+    /// What the kernel says to a call without arguments.
+    #[expect(unsafe_code, reason = "a call is made by its number")]
+    fn answer(call: i64) -> Option<i32> {
+        // SAFETY: without arguments none of the calls that are tried does anything.
+        match unsafe { libc::syscall(call, 0, 0, 0, 0, 0, 0) } {
+            -1 => io::Error::last_os_error().raw_os_error(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_ring_is_not_there_and_no_number_leads_around_the_filter() {
+        let uncommon = [101, 512, 521, 539, 547, 0x3fff_ffff].map(|call| call + i64::from(X32));
+        let (absent, around, allowed) = confined(move || {
+            (
+                ABSENT.map(answer),
+                uncommon.map(answer),
+                answer(libc::SYS_getpid),
+            )
+        });
+        assert_eq!(absent, [Some(libc::ENOSYS); 4]);
+        assert_eq!(around, [Some(libc::EPERM); 6]);
+        assert_eq!(allowed, None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use rustix::thread::UnshareFlags;
 use rustix::time::Timespec;
 
 use super::{JailError, die_with, groups, step, unshare};
+use crate::process::ProcessId;
 
 /// Goes on as the child, which has the PID namespace to itself and is in `cgroups`; the parent keeps it
 /// and never returns. Until the child was collected, the parent has descriptor `kept` open, and no other.
@@ -156,4 +157,13 @@ pub fn vmm_of(keeper: u32) -> Option<u32> {
     let first = children.split_ascii_whitespace().next()?.parse().ok()?;
     Pid::from_raw(i32::try_from(first).ok()?)?;
     Some(first)
+}
+
+/// The same as a process that may be signalled: a number that was read could be another's by the time that it is
+/// used, but not while the keeper still has it.
+#[must_use]
+pub fn kept_by(keeper: u32) -> Option<ProcessId> {
+    let vmm = vmm_of(keeper)?;
+    let process = ProcessId::of(vmm).ok()?;
+    (vmm_of(keeper) == Some(vmm)).then_some(process)
 }

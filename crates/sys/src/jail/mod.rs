@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use controls::{Control, Controls, State};
 pub use handed::Opens;
-pub use keeper::vmm_of;
+pub use keeper::{kept_by, vmm_of};
 
 /// First argument of a program that shall act as the jail; the second is the [`Jail`] as JSON.
 pub const ARGUMENT: &str = "__jail";
@@ -160,7 +160,7 @@ impl Jail {
         step("start a session", rustix::process::setsid())?;
         // Found out here: inside the jail's root there is no /proc.
         let user = self.user.filter(|user| mapped(*user));
-        let allowed = allowed();
+        let allowed = allowed()?;
         // Of the mounts that they are on now, which are not ours any more in namespaces of our own.
         let given = root::take(&self.given, allowed)?;
         // An ordinary user has no right to one before it has a user namespace, and the keeper stays outside.
@@ -291,20 +291,62 @@ fn unshare_all() -> Result<(), JailError> {
 
 /// Whether this host lets us have namespaces and mount in them: some let nobody but root, some let
 /// users make them but do nothing inside, and a container's root may lack the capability. A child
-/// tries, because what has been unshared cannot be joined again.
+/// tries, because what has been unshared cannot be joined again. Whatever else goes wrong, a want of memory or of
+/// processes, is an error: another time it would have been possible.
 #[expect(unsafe_code, reason = "a child process that shares nothing tries it")]
-fn allowed() -> bool {
+fn allowed() -> Result<bool, JailError> {
+    const TRY: &str = "try to make namespaces";
     // SAFETY: the jail has one thread, so the child may do whatever the parent may.
     let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        let tried = unshare_all().and_then(|()| root::try_mount());
-        // SAFETY: ends the child without running what belongs to the parent.
-        unsafe { libc::_exit(i32::from(tried.is_err())) };
+    match pid {
+        -1 => return step(TRY, Err(io::Error::last_os_error())),
+        0 => {
+            let tried = unshare_all().and_then(|()| root::try_mount());
+            let code = match tried {
+                Ok(()) => 0,
+                Err(error) => tried_in_vain(&error),
+            };
+            // SAFETY: ends the child without running what belongs to the parent.
+            unsafe { libc::_exit(code) };
+        }
+        _ => {}
     }
     let mut status = 0;
     // SAFETY: waits for the child that was just made; without one it fails.
     let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    pid > 0 && waited == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    if waited != pid {
+        return step(TRY, Err(io::Error::last_os_error()));
+    }
+    match libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) {
+        Some(0) => Ok(true),
+        Some(REFUSED) => Ok(false),
+        Some(errno) => step(TRY, Err(io::Error::from_raw_os_error(errno))),
+        None => step(TRY, Err(io::Error::other("whoever tried was killed"))),
+    }
+}
+
+/// Exit code of a trial that the host does not allow. An error number otherwise, none of which is as high.
+const REFUSED: i32 = 255;
+
+fn tried_in_vain(error: &JailError) -> i32 {
+    let JailError::Step { source, .. } = error else {
+        return libc::EIO;
+    };
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::EINVAL) => REFUSED,
+        // The limit may be reached, or be none at all, which is how some hosts forbid namespaces.
+        Some(libc::ENOSPC) if none_may_be_made() => REFUSED,
+        Some(errno) => errno,
+        None => libc::EIO,
+    }
+}
+
+/// Source: Linux, `Documentation/admin-guide/sysctl/user.rst`.
+fn none_may_be_made() -> bool {
+    ["user", "mnt", "net", "ipc", "uts"].iter().any(|kind| {
+        let limit = format!("/proc/sys/user/max_{kind}_namespaces");
+        fs::read_to_string(limit).is_ok_and(|limit| limit.trim() == "0")
+    })
 }
 
 /// Whether this user number means anything here: a container may have fewer.
@@ -368,4 +410,25 @@ fn drop_capabilities() -> Result<(), JailError> {
 /// A path as the kernel takes it.
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_that_lacks_something_for_now_is_no_refusal() {
+        let code = |errno| {
+            tried_in_vain(&JailError::Step {
+                step: "try".into(),
+                source: io::Error::from_raw_os_error(errno),
+            })
+        };
+        assert_eq!([libc::EPERM, libc::ENOSYS].map(code), [REFUSED; 2]);
+        assert_eq!(code(libc::ENOMEM), libc::ENOMEM);
+        if !none_may_be_made() {
+            assert_eq!(code(libc::ENOSPC), libc::ENOSPC, "the limit was reached");
+        }
+        assert_eq!(tried_in_vain(&JailError::Orphan), libc::EIO);
+    }
 }

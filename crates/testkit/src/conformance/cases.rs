@@ -174,6 +174,7 @@ pub async fn without_a_place_there_is_no_snapshot(subject: Subject) {
     let booted = subject.boot("placeless").await;
     let error = booted.unwrap().snapshot().await.unwrap_err();
     assert!(matches!(error, SnapshotError::NoPlace), "{error:?}");
+    subject.lab.assert_empty();
 }
 
 /// A snapshot that was cut short, of nothing, or of something else is refused, and leaves nothing.
@@ -266,6 +267,13 @@ pub async fn its_vmm_is_confined(subject: Subject) {
     let vm = subject.boot("confined").await.unwrap();
     let controls = Controls::of(vm.pid()).unwrap();
     assert_eq!(controls.lacking(), None, "{controls:?}");
+    // What is lacking on a host that allows no namespaces is none of them: so they are looked at by themselves.
+    if rustix::process::geteuid().is_root() {
+        for kind in ["mnt", "net", "ipc", "pid"] {
+            let of = |pid| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+            assert_ne!(of(vm.pid()), of(std::process::id()), "{kind}");
+        }
+    }
     let member = fs::read_to_string(format!("/proc/{}/cgroup", vm.pid())).unwrap();
     for controller in &vm.cgroups().bounded {
         let place = format!("/firelane/{}", subject.named("confined").id);

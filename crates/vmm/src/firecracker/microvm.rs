@@ -218,6 +218,7 @@ impl MicroVm for FirecrackerVm {
 
     async fn snapshot(mut self: Box<Self>) -> Result<(), SnapshotError> {
         let Origin::Template(place) = std::mem::replace(&mut self.origin, Origin::Booted) else {
+            self.destroy().await?;
             return Err(SnapshotError::NoPlace);
         };
         let saved = async {

@@ -90,6 +90,7 @@ impl MicroVm for QemuVm {
 
     async fn snapshot(mut self: Box<Self>) -> Result<(), SnapshotError> {
         let Some(Kept { files, state, .. }) = self.snapshot.take() else {
+            self.destroy().await?;
             return Err(SnapshotError::NoPlace);
         };
         let saved = async {

@@ -13,8 +13,8 @@ mod store;
 
 use firelane_agent::workshop::new_id;
 use firelane_sys::kvm;
-use firelane_vmm::qemu;
 use firelane_vmm::rundir;
+use firelane_vmm::{firecracker, qemu};
 
 use crate::args::DoctorArgs;
 use crate::failure::Failure;
@@ -65,7 +65,10 @@ fn check_qemu(report: &mut Report) {
         Ok(version) => report.add("QEMU", Grade::Ok, version, None),
         Err(error) => report.add(
             "QEMU",
-            Grade::Missing,
+            match firecracker::default_program() {
+                Some(_) => Grade::Warning,
+                None => Grade::Missing,
+            },
             error.to_string(),
             Some(error.remedy()),
         ),

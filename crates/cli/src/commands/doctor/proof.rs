@@ -21,7 +21,7 @@ use firelane_vmm::firecracker::Firecracker;
 use firelane_vmm::rundir::{self, RunDir};
 use firelane_vmm::session::{Event, Session};
 use firelane_vmm::timeline::Timeline;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::report::{Grade, Report};
 use crate::drivers;
@@ -104,7 +104,7 @@ async fn in_steps(
     };
     let begun = Instant::now();
     let vm = firecracker.boot(&machine(), &mut Timeline::start()).await?;
-    count(&*vm, 1).await?;
+    let vm = counted(vm, 1).await?;
     let boot = begun.elapsed();
     if !restores {
         vm.destroy().await?;
@@ -116,10 +116,23 @@ async fn in_steps(
     let clone = firecracker
         .restore(&machine(), &files, &mut Timeline::start())
         .await?;
-    count(&*clone, 2).await?;
+    let clone = counted(clone, 2).await?;
     let restore = begun.elapsed();
     clone.destroy().await?;
     Ok(Took { boot, restore })
+}
+
+/// A guest that has counted in time; another one is destroyed.
+async fn counted(vm: Box<dyn MicroVm>, expected: u32) -> anyhow::Result<Box<dyn MicroVm>> {
+    let silent = || anyhow::anyhow!("the bare guest did not answer within {STEP:?}");
+    let counting = timeout(STEP, count(&*vm, expected)).await;
+    match counting.map_err(|_| silent()).flatten() {
+        Ok(()) => Ok(vm),
+        Err(error) => {
+            vm.destroy().await?;
+            Err(error)
+        }
+    }
 }
 
 /// Has the guest count, and checks the number.
