@@ -177,6 +177,7 @@ impl Agent {
         let removed = removed.map_err(|error| internal(&error))?;
         removed.map_err(|error| from_store(&call.name, &error))?;
         self.pools.drop_of(&call.name);
+        self.workshop.standing().forget(&call.name);
         Ok(())
     }
 

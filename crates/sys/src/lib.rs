@@ -8,6 +8,7 @@
 //! - [`kvm`]: whether this host's KVM answers.
 //! - [`signals`]: those that ask a program to end.
 //! - [`tsc`]: the rate of the time-stamp counter.
+//! - [`userfault`]: page faults that another process answers.
 //! - [`users`]: those that VMMs run as.
 
 pub mod cgroup;
@@ -18,4 +19,5 @@ pub mod peer;
 pub mod process;
 pub mod signals;
 pub mod tsc;
+pub mod userfault;
 pub mod users;

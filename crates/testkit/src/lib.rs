@@ -9,8 +9,10 @@
 pub mod booted;
 mod command;
 pub mod conformance;
+mod disk;
 pub mod hostd;
 mod lab;
 
 pub use command::{Ended, Running};
+pub use disk::SmallDisk;
 pub use lab::{Lab, MicroVm, processes_of};

@@ -138,6 +138,22 @@ impl Owned {
         step("record the VMM", self.run_dir.record(&self.record))
     }
 
+    /// The number of the VMM; 0 before it is on record.
+    pub(crate) fn vmm(&self) -> u32 {
+        match &self.child {
+            Some(Process::Hosted(hosted)) => hosted.pid(),
+            _ => self.record.vmm.map_or(0, |vmm| vmm.pid),
+        }
+    }
+
+    /// Whether the VMM runs.
+    pub(crate) fn lives(&self) -> bool {
+        match &self.child {
+            Some(Process::Hosted(hosted)) => hosted.lives(),
+            _ => self.record.vmm.is_some_and(|vmm| vmm.lives()),
+        }
+    }
+
     /// Makes sure that what this host can confine the VMM by is in force, as the kernel tells it.
     pub(crate) async fn confined(&mut self) -> Result<(), BootError> {
         if let Some(hosted) = self.child.as_mut().and_then(Process::hosted) {
