@@ -138,12 +138,10 @@ impl Owned {
         step("record the VMM", self.run_dir.record(&self.record))
     }
 
-    /// The number of the VMM; 0 before it is on record.
+    /// The number of the VMM; 0 if there is none.
     pub(crate) fn vmm(&self) -> u32 {
-        match &self.child {
-            Some(Process::Hosted(hosted)) => hosted.pid(),
-            _ => self.record.vmm.map_or(0, |vmm| vmm.pid),
-        }
+        let child = self.child.as_ref().and_then(Process::vmm);
+        child.unwrap_or_default()
     }
 
     /// Whether the VMM runs.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
-use super::launch::{Launched, Shown};
+use super::launch::{Launched, Shown, user};
 use super::microvm::{FirecrackerVm, Origin, Socket};
 use super::pager::{self, Pager, PagerError};
 use super::requests::{
@@ -240,7 +240,7 @@ fn page(
     let owner = pager::Owner {
         id: &machine.id,
         vmm: step("find the VMM", vmm.ok_or_else(missing))?,
-        user: launched.user(firecracker),
+        user: user(firecracker, &launched.owned),
         folder: &launched.folder,
         memory_bytes: u64::from(machine.memory_mib) << 20,
     };

@@ -104,11 +104,6 @@ impl Launched {
         }
     }
 
-    /// The user that it is, if it is another than ours.
-    pub(super) fn user(&self, firecracker: &Firecracker) -> Option<u32> {
-        user(firecracker, &self.owned)
-    }
-
     /// Makes sure that it is confined, if it is to be.
     pub(super) async fn confined(&mut self, firecracker: &Firecracker) -> Result<(), BootError> {
         match firecracker.jailing {
@@ -185,7 +180,7 @@ async fn connect(socket: &Path, owned: &mut Owned, deadline: Instant) -> Result<
 }
 
 /// The user that the VMM becomes, if it does.
-fn user(firecracker: &Firecracker, owned: &Owned) -> Option<u32> {
+pub(super) fn user(firecracker: &Firecracker, owned: &Owned) -> Option<u32> {
     owned
         .user()
         .filter(|_| firecracker.jailing != Jailing::None)

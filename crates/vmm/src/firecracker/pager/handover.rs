@@ -54,11 +54,11 @@ pub(super) fn receive(
         if !readable(connection.as_fd(), stop, deadline)? {
             return Ok(None);
         }
-        let count = read_some(&connection, &mut message, &mut descriptor)
+        let goes_on = read_some(&connection, &mut message, &mut descriptor)
             .map_err(PagerError::step("read what the VMM says of its memory"))?;
         match serde_json::from_slice(&message) {
             Ok(mappings) => break mappings,
-            Err(error) if count == 0 || !error.is_eof() => {
+            Err(error) if !goes_on || !error.is_eof() => {
                 return Err(PagerError::Malformed(error));
             }
             Err(_) if message.len() >= MAX_MESSAGE_BYTES => return Err(PagerError::TooLong),
@@ -76,12 +76,12 @@ pub(super) fn receive(
     }))
 }
 
-/// Reads what there is; the first descriptor is kept, others are closed.
+/// Reads what there is; the first descriptor is kept, others are closed. Whether there may be more to come.
 fn read_some(
     connection: &UnixStream,
     message: &mut Vec<u8>,
     descriptor: &mut Option<OwnedFd>,
-) -> io::Result<usize> {
+) -> io::Result<bool> {
     let mut bytes = [0; 4096];
     let room = bytes.len().min(MAX_MESSAGE_BYTES - message.len());
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -94,7 +94,7 @@ fn read_some(
     );
     let count = match received {
         Ok(received) => received.bytes,
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(1),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(true),
         Err(errno) => return Err(errno.into()),
     };
     for passed in ancillary.drain() {
@@ -105,7 +105,7 @@ fn read_some(
         }
     }
     message.extend_from_slice(&bytes[..count]);
-    Ok(count)
+    Ok(count > 0)
 }
 
 /// Waits until there is something to read, or the end of it. Not, if it is told to stop before.
