@@ -183,7 +183,12 @@ fn memory_from() -> Result<Option<MemoryFrom>, Failure> {
 async fn try_qemu(machine: &Machine, cache: &Path, fresh: bool) -> Result<(Qemu, Tried), Failure> {
     let (program, hostd) = match Hostd::find() {
         Hostd::Usable { socket, qemu } => (qemu, Some(socket)),
-        Hostd::Unneeded | Hostd::Absent | Hostd::Unusable(_) => (None, None),
+        Hostd::Unneeded | Hostd::Absent => (None, None),
+        Hostd::Unusable(error) => {
+            let error = anyhow::Error::from(error);
+            tracing::warn!("VMMs have only this user's rights to be confined with: {error:#}");
+            (None, None)
+        }
     };
     let program = program.unwrap_or_else(qemu::default_program);
     find_qemu(&program)?;

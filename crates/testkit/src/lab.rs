@@ -11,11 +11,15 @@ use tempfile::TempDir;
 
 use crate::{Ended, Running};
 
+/// Name of the folder of run directories.
+const RUN_DIR: &str = "r";
+
 /// One test's corner of the host. Whatever was left in it when it is dropped fails the test.
 pub struct Lab {
     folder: TempDir,
     bin: PathBuf,
     home: PathBuf,
+    records: PathBuf,
 }
 
 impl Default for Lab {
@@ -44,7 +48,13 @@ impl Lab {
         let folder = TempDir::with_prefix_in("flt-", "/tmp").expect("a folder in /tmp");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .expect("our own folder");
-        Lab { folder, bin, home }
+        let records = folder.path().join(RUN_DIR);
+        Lab {
+            folder,
+            bin,
+            home,
+            records,
+        }
     }
 
     /// The command with these arguments, without standard input.
@@ -72,6 +82,13 @@ impl Lab {
         link_tree(&self.home, &own);
         self.home = own;
         self
+    }
+
+    /// The same corner, whose microVMs are on record in another folder of run directories: somebody else
+    /// starts them.
+    #[must_use]
+    pub fn with_records_in(self, records: PathBuf) -> Lab {
+        Lab { records, ..self }
     }
 
     /// Runs the command to its end.
@@ -135,7 +152,7 @@ impl Lab {
     /// Folder of the commands' run directories.
     #[must_use]
     pub fn run_dir(&self) -> PathBuf {
-        self.folder.path().join("r")
+        self.folder.path().join(RUN_DIR)
     }
 
     /// The store of templates.
@@ -153,7 +170,7 @@ impl Lab {
     /// What is on record of microVMs now.
     #[must_use]
     pub fn microvms(&self) -> Vec<MicroVm> {
-        let Ok(entries) = fs::read_dir(self.run_dir()) else {
+        let Ok(entries) = fs::read_dir(&self.records) else {
             return Vec::new();
         };
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));

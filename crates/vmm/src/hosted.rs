@@ -108,6 +108,12 @@ impl Hosted {
         self.pid
     }
 
+    /// Whether it runs.
+    pub(crate) fn lives(&self) -> bool {
+        let heard = self.life.try_read(&mut [0]);
+        heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Has hostd make sure that all its controls are in force.
     pub(crate) async fn confirm(&mut self) -> Result<(), CallError> {
         let id = self.id.clone();

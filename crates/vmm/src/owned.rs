@@ -146,13 +146,12 @@ impl Owned {
         child.unwrap_or_default()
     }
 
-    /// Whether the VMM runs. Of one that is hostd's, as far as its number tells.
+    /// Whether the VMM runs.
     pub(crate) fn lives(&self) -> bool {
-        let found = || ProcessId::of(self.vmm()).ok();
-        self.record
-            .vmm
-            .or_else(found)
-            .is_some_and(|vmm| vmm.lives())
+        match &self.child {
+            Some(Process::Hosted(hosted)) => hosted.lives(),
+            _ => self.record.vmm.is_some_and(|vmm| vmm.lives()),
+        }
     }
 
     /// Makes sure that what this host can confine the VMM by is in force, as the kernel tells it.

@@ -5,8 +5,8 @@
 //!     <- agent | coordinator | gateway <- cli | hostd | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
-//! Programs never import each other. The guest-runner is loaded into every microVM, so the crates it
-//! may depend on directly are listed one by one.
+//! Programs never import each other. The guest-runner is loaded into every microVM, and hostd is root, so the
+//! crates that they may depend on directly are listed one by one.
 
 use std::path::Path;
 
@@ -115,6 +115,8 @@ const TESTKIT: &str = "firelane-testkit";
 const GUEST_RUNNER: &[&str] = &["libc", "rustix", "serde", "thiserror"];
 /// What its build script may use: nothing of that is in the guest.
 const GUEST_RUNNER_BUILD: &[&str] = &["seccompiler", "serde_json"];
+/// What hostd, which is root, may depend on from outside: no runtime, no network.
+const HOSTD: &[&str] = &["command-fds", "rustix", "serde", "serde_json", "thiserror"];
 
 pub(super) fn check(packages: &[Package]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -140,7 +142,9 @@ fn refuse(package: &str, allowed: &[&str], dependency: &Dependency) -> Option<St
     let for_tests = dependency.kind.as_deref() == Some("dev");
     let refused = match dependency.path {
         Some(_) => !(allowed.contains(&name) || for_tests && name == TESTKIT),
-        None if package != "firelane-guest-runner" || for_tests => false,
+        None if for_tests => false,
+        None if package == "firelane-hostd" => !HOSTD.contains(&name),
+        None if package != "firelane-guest-runner" => false,
         None if dependency.kind.as_deref() == Some("build") => !GUEST_RUNNER_BUILD.contains(&name),
         None => !GUEST_RUNNER.contains(&name),
     };
@@ -222,6 +226,14 @@ mod tests {
             ("proptest", Some("dev"), false),
             true,
         );
+    }
+
+    #[test]
+    fn hostd_stays_lean() {
+        check_one("firelane-hostd", ("rustix", None, false), true);
+        check_one("firelane-hostd", ("tokio", None, false), false);
+        check_one("firelane-hostd", ("tempfile", Some("dev"), false), true);
+        check_one("firelane-hostd", ("firelane-vmm", None, true), false);
     }
 
     #[test]

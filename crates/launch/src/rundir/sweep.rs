@@ -24,49 +24,47 @@ pub struct Swept {
     pub result: io::Result<()>,
 }
 
-/// Sweeps `base`; tells only of folders that had lost their owner.
+/// Sweeps `base`; tells only of folders that had lost their owner, and of what was left half made and
+/// resists.
 #[must_use]
 pub fn sweep(base: &Path) -> Vec<Swept> {
-    let orphans = find(base);
-    orphans
-        .into_iter()
-        .map(|(path, lock)| {
-            let result = remove(&path, &lock);
-            Swept { path, result }
-        })
-        .collect()
+    let (orphans, mut swept) = find(base);
+    swept.extend(orphans.into_iter().map(|(path, lock)| {
+        let result = remove(&path, &lock);
+        Swept { path, result }
+    }));
+    swept
 }
 
 /// The folders without owner, each with its lock, which makes us its owner. Nobody makes a run
-/// directory meanwhile, so what is found half made was left so.
-fn find(base: &Path) -> Vec<(PathBuf, File)> {
+/// directory meanwhile, so what is found half made was left so, and is removed; what resists is told.
+fn find(base: &Path) -> (Vec<(PathBuf, File)>, Vec<Swept>) {
+    let nothing = || (Vec::new(), Vec::new());
     if !is_ours(base) {
-        return Vec::new();
+        return nothing();
     }
     let Ok(_alone) = lock_base(base, false) else {
         // There is no base folder, or it is not ours to sweep.
-        return Vec::new();
+        return nothing();
     };
     let Ok(entries) = fs::read_dir(base) else {
-        return Vec::new();
+        return nothing();
     };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let (half_made, whole): (Vec<PathBuf>, Vec<PathBuf>) = paths.partition(|path| {
         path.file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(ASIDE.as_bytes()))
     });
-    for path in half_made {
-        if let Err(error) = remove_aside(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a half-made run directory");
-        }
-    }
-    whole
-        .into_iter()
-        .filter_map(|path| {
-            let lock = orphaned(&path)?;
-            Some((path, lock))
-        })
-        .collect()
+    let resists = half_made.into_iter().filter_map(|path| {
+        let result = remove_aside(&path);
+        result.is_err().then_some(Swept { path, result })
+    });
+    let resists = resists.collect();
+    let orphans = whole.into_iter().filter_map(|path| {
+        let lock = orphaned(&path)?;
+        Some((path, lock))
+    });
+    (orphans.collect(), resists)
 }
 
 /// The lock of a run directory of ours that has no owner. A stranger's folder has another name,

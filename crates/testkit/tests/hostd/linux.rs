@@ -21,7 +21,8 @@ macro_rules! case {
                 // Its own, because the case's is gone with the case.
                 let lab = Lab::new();
                 let hostd = Hostd::start(&lab, &[]);
-                conformance::$case(subject(Lab::new(), &hostd)).await;
+                let own = Lab::new().with_records_in(hostd.run_dir());
+                conformance::$case(subject(own, &hostd)).await;
                 // What is dropped is removed a moment later.
                 hostd.wait_until_empty();
             }
@@ -30,6 +31,7 @@ macro_rules! case {
 }
 
 case!(
+    boots_answers_and_is_gone,
     clones_go_on_from_the_snapshot_and_do_not_see_each_other,
     a_saved_microvm_goes_on_and_so_do_its_clones,
     a_spoilt_snapshot_is_refused_and_leaves_nothing,
@@ -37,6 +39,8 @@ case!(
     a_death_is_told,
     what_is_dropped_ends_and_is_swept,
     its_vmm_is_confined,
+    a_vmm_that_waits_restores_or_leaves_nothing,
+    a_vmm_that_dies_while_it_waits_is_told,
 );
 
 fn subject(lab: Lab, hostd: &Hostd) -> Subject {
