@@ -1,7 +1,7 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto | model <- wire <- sys | vmm | image | store | client <- agent | coordinator | gateway
+//! guest-proto | model <- wire <- sys <- network | vmm | image | store | client <- agent | coordinator | gateway
 //!     <- cli | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
@@ -19,8 +19,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-model", &[]),
     ("firelane-wire", &["firelane-guest-proto", "firelane-model"]),
     ("firelane-sys", &["firelane-guest-proto"]),
-    ("firelane-image", &["firelane-guest-proto", "firelane-sys"]),
+    (
+        "firelane-image",
+        &["firelane-guest-proto", "firelane-sys", "firelane-network"],
+    ),
     ("firelane-vmm", &["firelane-guest-proto", "firelane-sys"]),
+    ("firelane-network", &["firelane-sys"]),
     ("firelane-traces", &[]),
     ("firelane-store", SHARED),
     ("firelane-client", SHARED),
@@ -34,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "firelane-wire",
             "firelane-image",
             "firelane-vmm",
+            "firelane-network",
             "firelane-store",
         ],
     ),
@@ -68,6 +73,7 @@ const LIBRARIES: &[&str] = &[
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-network",
     "firelane-store",
     "firelane-traces",
     "firelane-client",
@@ -83,6 +89,7 @@ const AND_PROGRAMS: &[&str] = &[
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-network",
     "firelane-store",
     "firelane-traces",
     "firelane-client",
