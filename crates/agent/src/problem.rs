@@ -22,6 +22,7 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
             let remedy = refused.remedy().unwrap_or_default();
             internal(error).with_remedy(remedy)
         }
+        PrepareError::Network { .. } => Problem::new(Code::Invalid, error.to_string()),
         _ => internal(error),
     }
 }

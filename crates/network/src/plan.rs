@@ -1,23 +1,15 @@
 //! The addresses, which are the same in every sandbox.
 //!
-//! Each sandbox has a network namespace of its own, so nothing tells them apart and nothing has to: a clone
-//! of a snapshot finds the network that its template had. The guest's link is that of RFC 6333,
-//! section 5.7 (192.0.0.0/29), which routers never forward and nobody numbers a network with.
+//! The guest's side of them is in [`firelane_guest_proto::network`].
 //!
 //! The way out of the namespace is a pair of devices with two addresses of RFC 2544 (198.18.0.0/15),
 //! which do differ; no rule can open that range.
 
 use std::net::Ipv4Addr;
 
-/// The guest's address.
-pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
-/// Its gateway, where the resolver listens too.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
-/// Bits of the prefix that both are in.
-pub const PREFIX: u8 = 30;
-/// The guest's Ethernet address: locally administered, unicast (IEEE 802, clause 8.4).
-pub const GUEST_MAC: [u8; 6] = [0x02, 0xf1, 0x00, 0x00, 0x00, 0x02];
-/// The gateway's.
+pub use firelane_guest_proto::network::{GATEWAY, GUEST, GUEST_MAC, PREFIX};
+
+/// The gateway's Ethernet address.
 pub const GATEWAY_MAC: [u8; 6] = [0x02, 0xf1, 0x00, 0x00, 0x00, 0x01];
 /// The resolver's port.
 pub const DNS_PORT: u16 = 53;

@@ -24,7 +24,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["firelane-guest-proto", "firelane-sys", "firelane-network"],
     ),
     ("firelane-vmm", &["firelane-guest-proto", "firelane-sys"]),
-    ("firelane-network", &["firelane-sys"]),
+    (
+        "firelane-network",
+        &["firelane-guest-proto", "firelane-sys"],
+    ),
     ("firelane-traces", &[]),
     ("firelane-store", SHARED),
     ("firelane-client", SHARED),

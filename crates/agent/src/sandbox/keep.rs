@@ -252,6 +252,7 @@ impl Kept {
             vcpus,
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
+            network: None,
         }
     }
 

@@ -194,6 +194,16 @@ impl Firecracker {
     }
 }
 
+/// Its jailer is given no namespace with a tap in it.
+fn refuse_network(machine: &Machine) -> Result<(), BootError> {
+    match machine.network {
+        Some(_) => Err(BootError::NoNetwork {
+            driver: "firecracker",
+        }),
+        None => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Driver for Firecracker {
     fn kind(&self) -> DriverKind {
@@ -229,6 +239,7 @@ impl Driver for Firecracker {
         machine: &Machine,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError> {
+        refuse_network(machine)?;
         let vm = boot::boot(self, machine, timeline).await?;
         Ok(Box::new(vm))
     }
@@ -239,6 +250,7 @@ impl Driver for Firecracker {
         files: &SnapshotFiles,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError> {
+        refuse_network(machine)?;
         let vm = boot::restore(self, machine, files, timeline).await?;
         Ok(Box::new(vm))
     }

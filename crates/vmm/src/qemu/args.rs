@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use firelane_guest_proto::link::PORT_NAME;
+use firelane_guest_proto::network::GUEST_MAC;
 
 use crate::driver::{Acceleration, Machine};
 
@@ -16,8 +17,18 @@ pub(super) const LINK_FD: i32 = 4;
 /// The guest's serial console.
 pub(super) const CONSOLE_FD: i32 = 5;
 
+/// The tap of a guest that has a network.
+pub(super) const TAP_FD: i32 = 6;
 /// The jail's socket for opens; not QEMU's. The highest.
-pub(super) const OPENS_FD: i32 = 6;
+pub(super) const OPENS_FD: i32 = 7;
+
+/// The last descriptor that this machine's QEMU inherits.
+pub(super) fn last_descriptor(machine: &Machine) -> i32 {
+    match machine.network {
+        Some(_) => TAP_FD,
+        None => CONSOLE_FD,
+    }
+}
 
 /// How a microVM comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +114,15 @@ pub(super) fn arguments(
         ("-chardev", chardev("link", LINK_FD)),
         ("-device", port),
     ];
+    // No vhost: what the guest sends goes through QEMU, and not through a device of the host's kernel.
+    let network = machine.network.is_some().then(|| {
+        let [a, b, c, d, e, f] = GUEST_MAC;
+        let device = format!(
+            "virtio-net-device,netdev=net,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+        );
+        let tap = format!("tap,id=net,fd={TAP_FD},vhost=off");
+        [("-netdev", tap), ("-device", device)]
+    });
     let memory = [("-object", memory)];
     // A clone finds its kernel in its memory.
     let start = match origin {
@@ -122,6 +142,7 @@ pub(super) fn arguments(
         .into_iter()
         .chain(root.into_iter().flatten())
         .chain(after)
+        .chain(network.into_iter().flatten())
         .chain(memory)
         .chain(start)
         .flat_map(|(name, value)| [name.into(), value]);
@@ -164,6 +185,7 @@ mod tests {
             vcpus: 2,
             boot_timeout: Duration::from_secs(1),
             snapshot: None,
+            network: None,
         }
     }
 
@@ -171,6 +193,28 @@ mod tests {
     fn the_command_line_has_no_network_no_default_device_and_a_read_only_root() {
         let line = arguments(&machine(), Origin::Boot, Acceleration::Tcg, 2_300_000).join(" ");
         insta::assert_snapshot!(line);
+    }
+
+    #[test]
+    fn a_network_is_one_device_more_and_nothing_else() {
+        let without = arguments(&machine(), Origin::Boot, Acceleration::Tcg, 1);
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let networked = Machine {
+            network: Some(crate::driver::NetworkTap::new(null.into())),
+            ..machine()
+        };
+        let mut with = arguments(&networked, Origin::Boot, Acceleration::Tcg, 1);
+        let at = with.iter().position(|word| word == "-netdev").unwrap();
+        let network: Vec<String> = with.drain(at..at + 4).collect();
+        assert_eq!(with, without);
+        assert_eq!(
+            network.join(" "),
+            "-netdev tap,id=net,fd=6,vhost=off -device virtio-net-device,netdev=net,mac=02:f1:00:00:00:02"
+        );
+        assert_eq!(
+            (last_descriptor(&machine()), last_descriptor(&networked)),
+            (5, 6)
+        );
     }
 
     #[test]

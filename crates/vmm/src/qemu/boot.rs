@@ -13,7 +13,7 @@ use firelane_sys::jail::{Jail, Opens};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::args::{self, CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TB_SIZE_MIB};
+use super::args::{self, CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TAP_FD, TB_SIZE_MIB};
 use super::link::{Link, Peer};
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
@@ -218,6 +218,9 @@ impl Starting {
             (link_theirs.into(), LINK_FD),
             (console_theirs.into(), CONSOLE_FD),
         ];
+        if let Some(tap) = &machine.network {
+            inherited.push((step("hand over the tap", tap.handle())?, TAP_FD));
+        }
         let mut handed = None;
         if let Some(memory) = memory {
             let (opens, opens_theirs) = step("make a socket", StdUnixStream::pair())?;
@@ -311,7 +314,7 @@ impl Starting {
             devices,
             cgroups: self.owned.record.cgroups.joined_through(),
             open_files: OPEN_FILES,
-            last_descriptor: CONSOLE_FD,
+            last_descriptor: args::last_descriptor(machine),
             file_bytes: u64::from(machine.memory_mib + STREAM_OVERHEAD_MIB) << 20,
             opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
             owner: std::process::id(),

@@ -110,6 +110,7 @@ impl Bench {
             vcpus: 1,
             boot_timeout: STEP,
             snapshot: None,
+            network: None,
         };
         let jailings = [("no jail", Jailing::None), ("our jail", Jailing::Ours)];
         let jailer = default_jailer().map(|jailer| ("jailer", Jailing::Jailer(jailer)));

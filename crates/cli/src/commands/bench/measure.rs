@@ -61,7 +61,11 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     let mut timeline = Timeline::start();
     let Ready { vm, session, .. } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
     let mut output = Output::collect();
-    let started = Started { vm, session };
+    let started = Started {
+        vm,
+        session,
+        network: None,
+    };
     let finished = run_in(
         started,
         request(host, lang, &id),
