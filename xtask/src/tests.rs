@@ -76,7 +76,8 @@ fn real_firecracker(environment: &Environment, args: &[&str]) -> Result<()> {
         .find(|name| std::env::var_os(name).is_none());
     if let Some(name) = missing {
         println!(
-            "SKIP conformance::real_firecracker_in_our_jail, conformance::real_firecracker_in_its_jailer: {name} names no program"
+            "SKIP conformance::real_firecracker_in_our_jail, conformance::real_firecracker_in_its_jailer, \
+             and the same with paged memory: {name} names no program"
         );
         return Ok(());
     }

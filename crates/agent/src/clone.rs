@@ -92,14 +92,53 @@ pub async fn restore(
     timeline: &mut Timeline,
 ) -> Result<Ready, CloneError> {
     let vm = driver.restore(machine, files, timeline).await?;
-    match first_contact(&*vm, &machine.id, timeline).await {
-        Ok((session, names)) => Ok(Ready { vm, session, names }),
+    take_up(vm, &machine.id, files, timeline).await
+}
+
+/// Gives a clone that was just restored what makes it different from all others. One that does not confirm
+/// this is destroyed.
+///
+/// # Errors
+/// [`CloneError`].
+pub async fn take_up(
+    vm: Box<dyn MicroVm>,
+    id: &str,
+    files: &SnapshotFiles,
+    timeline: &mut Timeline,
+) -> Result<Ready, CloneError> {
+    match first_contact(&*vm, id, timeline).await {
+        Ok((session, names)) => {
+            check_rest(files);
+            Ok(Ready { vm, session, names })
+        }
         Err(error) => {
+            // It was ended for that, and everything else follows from it.
+            let error = match vm.snapshot_fault() {
+                Some(fault) => CloneError::Restore(BootError::Load(fault)),
+                None => error,
+            };
             if let Err(left) = vm.destroy().await {
                 tracing::warn!(error = %left, "left to the next sweep");
             }
             Err(error)
         }
+    }
+}
+
+/// Has the rest of a memory checked that is handed out range by range: the next clone can map it then. Nobody waits for
+/// that.
+fn check_rest(files: &SnapshotFiles) {
+    let Some(checked) = files.checked.clone() else {
+        return;
+    };
+    let finish = move || {
+        if let Err(reason) = checked.finish() {
+            tracing::warn!(%reason, "a snapshot's memory does not verify, and is not used again");
+        }
+    };
+    let thread = std::thread::Builder::new().name("verify".into());
+    if let Err(error) = thread.spawn(finish) {
+        tracing::warn!(%error, "cannot verify the rest of a snapshot's memory");
     }
 }
 

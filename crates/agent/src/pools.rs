@@ -306,7 +306,7 @@ struct Making {
 }
 
 impl Making {
-    async fn make(self, prepared: &Prepared, lang: Lang) -> Result<Warm, NotMade> {
+    async fn make(self, prepared: &Arc<Prepared>, lang: Lang) -> Result<Warm, NotMade> {
         let waiting = async {
             let turn = self.turn.acquire().await;
             self.load.quiet().await;

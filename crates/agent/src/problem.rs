@@ -8,6 +8,7 @@ use firelane_vmm::session::SessionError;
 use firelane_wire::content::NotBase64;
 use firelane_wire::problem::{Code, Problem, causes};
 
+use crate::building::BuildingError;
 use crate::clone::CloneError;
 use crate::follow::FollowError;
 use crate::workshop::PrepareError;
@@ -23,6 +24,10 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
             internal(error).with_remedy(remedy)
         }
         PrepareError::Network { .. } => Problem::new(Code::Invalid, error.to_string()),
+        PrepareError::Rebuild(BuildingError::Build(failed)) => match failed.remedy() {
+            Some(remedy) => internal(error).with_remedy(remedy),
+            None => internal(error),
+        },
         _ => internal(error),
     }
 }

@@ -174,6 +174,7 @@ impl Agent {
             running: count(self.runs.going()),
             sandboxes: count(self.sandboxes.going()),
             pools: self.pools.look(),
+            standing: self.workshop.standing().look(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -196,6 +197,7 @@ impl Agent {
         self.runs.stop_all();
         self.tasks.close();
         self.tasks.wait().await;
+        self.workshop.close().await;
     }
 }
 

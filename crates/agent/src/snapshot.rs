@@ -2,15 +2,21 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_guest_proto::Lang;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::WarmSpec;
-use firelane_image::signing::Verified;
-use firelane_image::{Found, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template};
+use firelane_image::signing::{Ranges, Verified};
+use firelane_image::{
+    Found, Memory, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError, Template,
+};
 use firelane_vmm::connect::{ConnectError, connect};
-use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotError, SnapshotFiles};
+use firelane_vmm::driver::{
+    BootError, Driver, Machine, MicroVm, Refusal, SnapshotError, SnapshotFiles,
+};
+use firelane_vmm::memory::CheckedMemory;
 use firelane_vmm::session::{Session, SessionError};
 use firelane_vmm::timeline::Timeline;
 use tokio::time::{Instant, sleep};
@@ -92,16 +98,21 @@ pub async fn find_or_make(
 ) -> Result<Verified<Snapshot>, MakeError> {
     let origin = origin(driver, template, machine);
     let tsc_khz = driver.identity(machine).tsc_khz;
-    // Hashes the memory, unless it is known to be as it was.
+    // Hashes the memory, unless it is known to be as it was, or handed out range by range.
     let (look, wanted) = (store.clone(), origin.clone());
-    let found = tokio::task::spawn_blocking(move || look.snapshot(&wanted, tsc_khz));
+    let memory = match driver.checks_memory() {
+        true => Memory::Lazily,
+        false => Memory::Whole,
+    };
+    let found = tokio::task::spawn_blocking(move || look.snapshot(&wanted, tsc_khz, memory));
     if let Some(snapshot) = found.await?? {
         return Ok(snapshot);
     }
     making();
     let store = store.clone();
     // Waits for a lock.
-    let found = tokio::task::spawn_blocking(move || store.snapshot_or_draft(&origin, tsc_khz));
+    let found =
+        tokio::task::spawn_blocking(move || store.snapshot_or_draft(&origin, tsc_khz, memory));
     match found.await?? {
         Found::Snapshot(snapshot) => Ok(snapshot),
         Found::Draft(draft) => make(driver, template, machine, *draft).await,
@@ -111,9 +122,28 @@ pub async fn find_or_make(
 /// What is restored of a snapshot.
 #[must_use]
 pub fn files(snapshot: &Verified<Snapshot>) -> SnapshotFiles {
+    let checked = snapshot.ranges().map(|ranges| {
+        let checked: Arc<dyn CheckedMemory> = Arc::new(Sealed(ranges));
+        checked
+    });
     SnapshotFiles {
         memory: snapshot.memory(),
         state: snapshot.state(),
+        checked,
+    }
+}
+
+/// A snapshot's memory, of which each range is verified against its seal.
+#[derive(Debug)]
+struct Sealed(Arc<Ranges>);
+
+impl CheckedMemory for Sealed {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Refusal> {
+        Ok(self.0.read_at(offset, bytes)?)
+    }
+
+    fn finish(&self) -> Result<(), Refusal> {
+        Ok(self.0.finish()?)
     }
 }
 
@@ -125,10 +155,7 @@ async fn make(
 ) -> Result<Verified<Snapshot>, MakeError> {
     let spec = warm_spec(template)?;
     let machine = Machine {
-        snapshot: Some(SnapshotFiles {
-            memory: draft.memory(),
-            state: draft.state(),
-        }),
+        snapshot: Some(SnapshotFiles::new(draft.memory(), draft.state())),
         ..machine.clone()
     };
     let vm = driver.boot(&machine, &mut Timeline::start()).await?;

@@ -1,7 +1,4 @@
 //! Templates of this host over the Bus, and their builds: one at a time.
-//!
-//! A build has a thread of its own. The service does not wait for it when it ends: the build ends with the
-//! process, its programs with it, and the next build of the template sweeps what it left.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +12,11 @@ use firelane_wire::template::{
     Build, BuildLine, BuildPage, BuildState, NewBuild, Template, check_name,
 };
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::Agent;
+use crate::building::{Building, BuildingError};
 use crate::problem::{from_prepare, internal};
 
 /// Builds that can be asked about.
@@ -179,6 +177,7 @@ impl Agent {
         let removed = removed.map_err(|error| internal(&error))?;
         removed.map_err(|error| from_store(&call.name, &error))?;
         self.pools.drop_of(&call.name);
+        self.workshop.standing().forget(&call.name);
         Ok(())
     }
 
@@ -196,38 +195,21 @@ impl Agent {
             problem: None,
         };
         let going = self.builds.begin(build.clone())?;
-        let (done, built) = oneshot::channel();
-        let (store, progress) = (self.workshop.store().clone(), Arc::clone(&going));
         let options = Options {
             refresh: request.refresh,
             ..Options::default()
         };
-        let started = std::thread::Builder::new()
-            .name("build".into())
-            .spawn(move || {
-                let built = firelane_image::build(&store, &definition, &options, &*progress);
-                // Nobody waits once the service ends.
-                let _ = done.send(built.map(drop));
-            });
-        if let Err(error) = started {
+        let store = self.workshop.store().clone();
+        let building = Building::start(store, definition, options, Arc::clone(&going) as _);
+        let building = building.map_err(|error| {
             going.end(Err(internal(&error)));
-            return Err(internal(&error));
-        }
+            internal(&error)
+        })?;
         let agent = Arc::clone(&self);
         self.tasks.spawn(async move {
             let name = request.name;
             let finish = async {
-                match built.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        let problem = Problem::new(Code::Invalid, causes(&error));
-                        return Err(match error.remedy() {
-                            Some(remedy) => problem.with_remedy(remedy),
-                            None => problem,
-                        });
-                    }
-                    Err(_) => return Err(Problem::new(Code::Internal, "the build broke off")),
-                }
+                building.end().await.map_err(|error| from_building(&error))?;
                 going.say(Some("snapshot"), "");
                 let prepared = agent.workshop.prepare(&name).await;
                 prepared.map(drop).map_err(|error| from_prepare(&name, &error))
@@ -252,6 +234,17 @@ impl Agent {
         // However it ends, the page is what there is.
         let _ = timeout(Duration::from_millis(call.wait_ms), news.changed()).await;
         Ok(going.page(call.after))
+    }
+}
+
+fn from_building(error: &BuildingError) -> Problem {
+    let BuildingError::Build(failed) = error else {
+        return internal(error);
+    };
+    let problem = Problem::new(Code::Invalid, causes(failed));
+    match failed.remedy() {
+        Some(remedy) => problem.with_remedy(remedy),
+        None => problem,
     }
 }
 

@@ -7,6 +7,7 @@
 //! template was, so that what a program uses up is there again.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,7 +60,7 @@ impl Warm {
     /// [`WarmError`].
     pub async fn make(
         workshop: &Workshop,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         lang: Lang,
         id: &str,
     ) -> Result<Warm, WarmError> {

@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use firelane_image::signing::Verified;
-use firelane_image::{Snapshot, Store, StoreError, Template};
-use firelane_vmm::driver::{Driver, Machine};
+use firelane_image::{Definition, Options, Snapshot, Store, StoreError, Template};
+use firelane_vmm::driver::{Driver, Machine, MicroVm};
 use firelane_vmm::timeline::Timeline;
 use jiff::Timestamp;
 use tokio::task::JoinError;
 use uuid::Uuid;
 
+use crate::building::{Building, BuildingError, Logged};
 use crate::clone::{self, CloneError, Ready};
 use crate::snapshot::{self, MakeError};
+use crate::standing::Standing;
 
 /// How long a guest may take to boot.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -30,6 +32,7 @@ pub struct Workshop {
     store: Store,
     guest_runner: PathBuf,
     prepared: Mutex<HashMap<String, Arc<Prepared>>>,
+    standing: Standing,
 }
 
 /// A template that clones can be made of at once.
@@ -43,10 +46,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The template's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.template.manifest().name
+    }
+
     /// Whether all that it is made of is still what was verified: a few microseconds, before each use.
     fn is_unchanged(&self) -> bool {
         let now = Timestamp::now();
-        self.template.is_unchanged(now) && self.snapshot.is_unchanged(now)
+        let snapshot = &self.snapshot;
+        self.template.is_unchanged(now) && snapshot.is_unchanged(now) && !snapshot.is_spoilt()
     }
 }
 
@@ -65,6 +74,9 @@ pub enum PrepareError {
     /// It has no snapshot.
     #[error(transparent)]
     Make(#[from] MakeError),
+    /// It does not verify, and could not be built again.
+    #[error("the template is refused, and cannot be built again")]
+    Rebuild(#[from] BuildingError),
     /// A task of ours failed.
     #[error("waiting for the store failed")]
     Task(#[from] JoinError),
@@ -75,11 +87,29 @@ impl Workshop {
     #[must_use]
     pub fn new(driver: Arc<dyn Driver>, store: Store, guest_runner: PathBuf) -> Workshop {
         Workshop {
+            standing: Standing::new(Arc::clone(&driver), 0),
             driver,
             store,
             guest_runner,
             prepared: Mutex::default(),
         }
+    }
+
+    /// Has up to `most` VMMs of each template that is in use wait for its next restores.
+    #[must_use]
+    pub fn standing_by(mut self, most: u32) -> Workshop {
+        self.standing = Standing::new(Arc::clone(&self.driver), most);
+        self
+    }
+
+    /// Ends the VMMs that wait. Afterwards none waits any more.
+    pub async fn close(&self) {
+        self.standing.close().await;
+    }
+
+    /// The VMMs that wait.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// What runs the clones.
@@ -95,11 +125,30 @@ impl Workshop {
     }
 
     /// A template that is built, with its snapshot, which is made if there is none. Several that ask
-    /// for the same one at once wait for one making: the store's lock sees to it.
+    /// for the same one at once wait for one making: the store's lock sees to it. A built-in template
+    /// that does not verify is built again first.
     ///
     /// # Errors
     /// [`PrepareError`].
     pub async fn prepare(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
+        let refused = match self.prepare_as_it_is(name).await {
+            Err(PrepareError::Store(refused @ StoreError::Refused { .. })) => refused,
+            prepared => return prepared,
+        };
+        // Nobody but whoever built another one has its definition.
+        let Ok(definition) = Definition::builtin(name) else {
+            return Err(refused.into());
+        };
+        let template = name.to_owned();
+        let (store, options) = (self.store.clone(), Options::default());
+        Building::start(store, definition, options, Arc::new(Logged { template }))
+            .map_err(BuildingError::from)?
+            .end()
+            .await?;
+        self.prepare_as_it_is(name).await
+    }
+
+    async fn prepare_as_it_is(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
         let (store, wanted) = (self.store.clone(), name.to_owned());
         let template = tokio::task::spawn_blocking(move || store.get(&wanted)).await??;
         if template.manifest().network.is_some() {
@@ -128,13 +177,14 @@ impl Workshop {
         Ok(prepared)
     }
 
-    /// A clone that may be used.
+    /// A clone that may be used, known inside as `id`. On the host it is that too, unless it goes on in a
+    /// VMM that has waited, which has a name already.
     ///
     /// # Errors
     /// [`CloneError`]; if it blames the snapshot, that is gone, and the next clone has another.
     pub async fn restore(
         &self,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         id: &str,
         timeline: &mut Timeline,
     ) -> Result<Ready, CloneError> {
@@ -150,13 +200,37 @@ impl Workshop {
             ..prepared.machine.clone()
         };
         let files = snapshot::files(&prepared.snapshot);
-        let restored = clone::restore(&*self.driver, &machine, &files, timeline).await;
-        if let Err(error) = &restored
-            && error.blames_snapshot()
-        {
-            self.discard(prepared, &machine);
+        let vm = match self.restore_standing(prepared, timeline).await {
+            Some(vm) => Ok(vm),
+            None => self.driver.restore(&machine, &files, timeline).await,
+        };
+        let restored = match vm {
+            Ok(vm) => clone::take_up(vm, id, &files, timeline).await,
+            Err(error) => Err(error.into()),
+        };
+        match &restored {
+            Err(error) if error.blames_snapshot() => self.discard(prepared, &machine),
+            // Only now: the processors were this clone's.
+            _ => self.standing.refill(prepared),
         }
         restored
+    }
+
+    /// A clone in a VMM that has waited. One that fails is no loss: the restore that follows tells why.
+    async fn restore_standing(
+        &self,
+        prepared: &Arc<Prepared>,
+        timeline: &mut Timeline,
+    ) -> Option<Box<dyn MicroVm>> {
+        let standing = self.standing.take(prepared)?;
+        match standing.restore(timeline).await {
+            Ok(vm) => Some(vm),
+            Err(error) => {
+                tracing::warn!(%error, "a VMM that waited did not restore");
+                *timeline = Timeline::start();
+                None
+            }
+        }
     }
 
     fn discard(&self, prepared: &Prepared, machine: &Machine) {

@@ -265,6 +265,9 @@ pub struct ServeArgs {
     /// How long a microVM may wait
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_time)]
     pub pool_max_age: Duration,
+    /// VMMs of each template in use that are started ahead of need, and wait for a restore
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=64))]
+    pub stand_by: u32,
     /// Sandboxes at once; by default as many as half of this machine's memory holds
     #[arg(long, value_name = "N")]
     pub sandboxes: Option<u32>,
@@ -439,6 +442,20 @@ pub struct FirecrackerArgs {
     pub json: Option<PathBuf>,
 }
 
+/// Arguments of `firelane bench paging`.
+#[derive(Debug, Args)]
+pub struct PagingArgs {
+    /// How often each, after one that does not count
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Memory that each clone reads
+    #[arg(long, value_name = "MIB,...", value_delimiter = ',', default_values_t = [1, 8, 32], value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub touched_mib: Vec<u32>,
+    /// Write the raw samples to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 /// Arguments of `firelane doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -479,6 +496,9 @@ pub enum BenchCommand {
     /// Firecracker with the bare guest: a restore to the first reply, raw, by Firelane without a jail, in
     /// ours, and in Firecracker's jailer, in turns
     Firecracker(FirecrackerArgs),
+    /// How clones of the bare guest come by their memory in Firecracker: from a file that is mapped, or as it is
+    /// missed, in turns
+    Paging(PagingArgs),
     /// Complete runs each second through a service: one client, several, several and warm microVMs
     Throughput(ThroughputArgs),
     /// Memory that clones of a snapshot take on this host, before and after a run

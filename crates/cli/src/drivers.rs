@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use firelane_vmm::driver::{Acceleration, Driver, Machine};
-use firelane_vmm::firecracker::{self, Firecracker, Jailing, Place};
+use firelane_vmm::firecracker::{self, BadMemoryFrom, Firecracker, Jailing, MemoryFrom, Place};
 use firelane_vmm::qemu::{self, Qemu};
 use firelane_vmm::rundir;
 
@@ -150,7 +150,24 @@ pub(crate) async fn firecracker()
         jail_program: std::env::current_exe().map_err(Failure::platform)?,
         run_base: rundir::default_base(),
     };
-    Ok(Some(Firecracker::find(place).await))
+    let memory = memory_from()?;
+    let found = Firecracker::find(place).await;
+    Ok(Some(found.map(|firecracker| match memory {
+        Some(memory) => firecracker.with_memory(memory),
+        None => firecracker,
+    })))
+}
+
+/// How guests shall come by their memory, if `$FIRELANE_FIRECRACKER_MEMORY` says so.
+fn memory_from() -> Result<Option<MemoryFrom>, Failure> {
+    const NAME: &str = "FIRELANE_FIRECRACKER_MEMORY";
+    let Some(wanted) = std::env::var_os(NAME) else {
+        return Ok(None);
+    };
+    let parsed = wanted.to_string_lossy().parse();
+    parsed
+        .map(Some)
+        .map_err(|error: BadMemoryFrom| Failure::usage(format!("{NAME}: {error}")))
 }
 
 async fn try_qemu(machine: &Machine, cache: &Path, fresh: bool) -> Result<(Qemu, Tried), Failure> {

@@ -119,6 +119,7 @@ mod tests {
                 running: 0,
                 sandboxes: 0,
                 pools: Vec::new(),
+                standing: Default::default(),
                 version: "1".into(),
             },
             draining,

@@ -12,7 +12,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use firelane_image::{Found, SnapshotOrigin, Store};
+use firelane_image::{Found, Memory, SnapshotOrigin, Store};
 
 const MEMORY_BYTES: u64 = 256 << 20;
 const DATA_BYTES: usize = 96 << 20;
@@ -33,7 +33,10 @@ fn main() {
         vcpus: 1,
         vmm: "qemu".into(),
     };
-    let Found::Draft(draft) = store.snapshot_or_draft(&origin, KHZ).unwrap() else {
+    let Found::Draft(draft) = store
+        .snapshot_or_draft(&origin, KHZ, Memory::Whole)
+        .unwrap()
+    else {
         panic!("a new store has a snapshot");
     };
     write_memory(&draft.memory());
@@ -42,21 +45,42 @@ fn main() {
     let snapshot = draft.commit(KHZ).unwrap();
     println!("seal                  {:8.3} ms", ms(start));
 
-    let find = || {
+    let find = |memory| {
         let start = Instant::now();
-        assert!(store.snapshot(&origin, KHZ).unwrap().is_some());
+        assert!(store.snapshot(&origin, KHZ, memory).unwrap().is_some());
         ms(start)
     };
     let verified = root.path().join("signing/verified");
-    let mut first: Vec<f64> = (0..FIRST_RUNS)
+    let forget = || {
+        for entry in fs::read_dir(&verified).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    };
+    for (what, memory) in [
+        ("first since boot", Memory::Whole),
+        ("the same, lazily", Memory::Lazily),
+    ] {
+        let mut first: Vec<f64> = (0..FIRST_RUNS)
+            .map(|_| {
+                forget();
+                find(memory)
+            })
+            .collect();
+        tell(what, &mut first);
+    }
+    let mut ranges: Vec<f64> = (0..FIRST_RUNS)
         .map(|_| {
-            for entry in fs::read_dir(&verified).unwrap() {
-                fs::remove_file(entry.unwrap().path()).unwrap();
-            }
-            find()
+            forget();
+            let snapshot = store.snapshot(&origin, KHZ, Memory::Lazily).unwrap();
+            let ranges = snapshot.unwrap().ranges().unwrap();
+            let start = Instant::now();
+            ranges.read_at(0, &mut [0; 64 << 10]).unwrap();
+            ms(start)
         })
         .collect();
-    tell("first since boot", &mut first);
+    tell("one range of it", &mut ranges);
+    find(Memory::Whole);
+    let find = || find(Memory::Whole);
     let mut remembered: Vec<f64> = (0..RUNS).map(|_| find()).collect();
     tell("remembered", &mut remembered);
     let mut unchanged: Vec<f64> = (0..RUNS)

@@ -7,6 +7,7 @@
 //! - [`process`]: processes that may be gone and their number reused.
 //! - [`kvm`]: whether this host's KVM answers.
 //! - [`tsc`]: the rate of the time-stamp counter.
+//! - [`userfault`]: page faults that another process answers.
 
 pub mod cgroup;
 pub mod inherited;
@@ -15,3 +16,4 @@ pub mod kvm;
 pub mod network;
 pub mod process;
 pub mod tsc;
+pub mod userfault;

@@ -9,7 +9,9 @@
 pub mod booted;
 mod command;
 pub mod conformance;
+mod disk;
 mod lab;
 
 pub use command::{Ended, Running};
+pub use disk::SmallDisk;
 pub use lab::{Lab, MicroVm, processes_of};

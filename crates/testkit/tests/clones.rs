@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firelane_guest_proto::Lang;
-use firelane_image::{Found, SnapshotOrigin, Store};
+use firelane_image::{Found, Memory, SnapshotOrigin, Store};
 use firelane_testkit::Lab;
 use firelane_testkit::booted::Booted;
 use serde_json::Value;
@@ -325,7 +325,10 @@ fn replace_state(lab: &Lab, folder: &Path) {
     std::fs::rename(folder.join("memory"), &memory).unwrap();
     let store = Store::open(lab.home()).unwrap();
     store.discard_snapshot(&origin).unwrap();
-    let Found::Draft(draft) = store.snapshot_or_draft(&origin, tsc_khz).unwrap() else {
+    let Found::Draft(draft) = store
+        .snapshot_or_draft(&origin, tsc_khz, Memory::Whole)
+        .unwrap()
+    else {
         panic!("it is still there");
     };
     std::fs::rename(&memory, draft.memory()).unwrap();

@@ -13,7 +13,7 @@ use firelane_guest_proto::message::{
     AttachSpec, DetachedState, ExecSpec, Goodbye, Hello, Limits, Outcome, Program, RefusedCode,
     RenewSpec, SEED_BYTES, ThawSpec, Welcome, from_frame, to_frame,
 };
-use firelane_testkit::{Lab, booted};
+use firelane_testkit::{Lab, SmallDisk, booted};
 use firelane_vmm::connect::connect;
 use firelane_vmm::driver::{Driver, Machine, MicroVm, SaveError, SnapshotFiles};
 use firelane_vmm::qemu::Qemu;
@@ -31,10 +31,10 @@ fn machine(lab: &Lab, id: &str) -> Machine {
 }
 
 fn files(lab: &Lab, name: &str) -> SnapshotFiles {
-    SnapshotFiles {
-        memory: lab.path().join(format!("{name}.memory")),
-        state: lab.path().join(format!("{name}.state")),
-    }
+    SnapshotFiles::new(
+        lab.path().join(format!("{name}.memory")),
+        lab.path().join(format!("{name}.state")),
+    )
 }
 
 async fn boot(lab: &Lab, driver: &Qemu, id: &str) -> Box<dyn MicroVm> {
@@ -178,28 +178,6 @@ async fn a_paused_microvm_is_saved_and_stays_paused() {
     }
 }
 
-/// A file system of a few MiB, gone with its value.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(path: std::path::PathBuf) -> SmallDisk {
-        fs::create_dir(&path).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
-            .arg(&path)
-            .status();
-        assert!(mounted.unwrap().success());
-        SmallDisk(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let gone = std::process::Command::new("umount").arg(&self.0).status();
-        assert!(gone.is_ok_and(|status| status.success()));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_the_microvm_goes_on() {
     if !rustix::process::geteuid().is_root() {
@@ -210,14 +188,11 @@ async fn a_full_disk_is_told_and_the_microvm_goes_on() {
     let driver = booted::qemu(&lab);
     let mut source = boot(&lab, &driver, "source").await;
     let session = open(&*source).await;
-    let disk = SmallDisk::mount(lab.path().join("small"));
-    let files = SnapshotFiles {
-        memory: disk.0.join("memory"),
-        state: disk.0.join("state"),
-    };
+    let disk = SmallDisk::mount(&lab.path().join("small"), "8m");
+    let files = SnapshotFiles::new(disk.path().join("memory"), disk.path().join("state"));
     let error = source.save(&files).await.unwrap_err();
     assert!(matches!(error, SaveError::NoSpace { .. }), "{error:?}");
-    assert_eq!(fs::read_dir(&disk.0).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 0);
     assert_eq!(output(&session, "echo on").await, "on\n");
     // And it can be saved where there is space.
     source.save(&self::files(&lab, "saved")).await.unwrap();

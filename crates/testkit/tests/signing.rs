@@ -71,9 +71,8 @@ fn a_changed_snapshot_is_put_aside_and_made_again() {
     assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_changes_under_a_service_is_noticed_at_the_next_restore() {
-    let lab = Lab::new().with_own_store();
+/// What a service makes its clones with.
+fn workshop(lab: &Lab, store: &Store) -> Workshop {
     let driver = Qemu {
         program: default_program(),
         jail_program: lab.bin().join("firelane"),
@@ -81,9 +80,15 @@ async fn a_snapshot_that_changes_under_a_service_is_noticed_at_the_next_restore(
         acceleration: Acceleration::Tcg,
         tsc_khz: firelane_sys::tsc::measure_khz(),
     };
-    let store = Store::open(lab.home()).unwrap();
     let runner = lab.bin().join("firelane-guest");
-    let workshop = Workshop::new(Arc::new(driver), store.clone(), runner);
+    Workshop::new(Arc::new(driver), store.clone(), runner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_changes_under_a_service_is_noticed_at_the_next_restore() {
+    let lab = Lab::new().with_own_store();
+    let store = Store::open(lab.home()).unwrap();
+    let workshop = workshop(&lab, &store);
     let prepared = workshop.prepare("base").await.unwrap();
     let refused_before = store.quarantined().unwrap().pop();
     flip(&prepared.snapshot.memory(), 100 << 20);
@@ -94,6 +99,20 @@ async fn a_snapshot_that_changes_under_a_service_is_noticed_at_the_next_restore(
     assert_ne!(refused, refused_before);
     let again = workshop.prepare("base").await.unwrap();
     assert!(!Arc::ptr_eq(&prepared, &again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_builds_a_template_again_that_was_changed() {
+    let lab = Lab::new().with_own_store();
+    let store = Store::open(lab.home()).unwrap();
+    let workshop = workshop(&lab, &store);
+    let prepared = workshop.prepare("base").await.unwrap();
+    flip(&prepared.template.rootfs(), 5 << 20);
+    let mut timeline = Timeline::start();
+    // The same packages make the same template, so this clone is what was asked for.
+    let restored = workshop.restore(&prepared, &new_id(), &mut timeline).await;
+    restored.unwrap().vm.destroy().await.unwrap();
+    assert!(store.get("base").unwrap().verified().is_ok());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::memory::CheckedMemory;
 use crate::timeline::Timeline;
 
 /// What a VMM answered to a command that it did not carry out, or what kept it from answering: an
@@ -96,15 +97,39 @@ impl NetworkTap {
 }
 
 /// The two files of a snapshot. Once made, neither is ever written again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SnapshotFiles {
     /// The guest's memory, as large as that and sparse. Clones map it privately.
     pub memory: PathBuf,
     /// Everything else of the microVM's state, in the driver's own format.
     pub state: PathBuf,
+    /// The memory's content, if it has to be checked as it is handed out: then no VMM may map the file. Else the
+    /// file is as good as whoever names it says.
+    pub checked: Option<Arc<dyn CheckedMemory>>,
 }
 
 impl SnapshotFiles {
+    /// Files whose content need not be checked any more.
+    #[must_use]
+    pub fn new(memory: PathBuf, state: PathBuf) -> SnapshotFiles {
+        SnapshotFiles {
+            memory,
+            state,
+            checked: None,
+        }
+    }
+
+    /// Refuses to map memory that is to be checked as it is handed out.
+    pub(crate) fn mappable(&self) -> Result<(), BootError> {
+        match self.checked {
+            None => Ok(()),
+            Some(_) => Err(BootError::Step {
+                step: "map the snapshot's memory",
+                source: io::Error::other("it is checked only while it is handed out"),
+            }),
+        }
+    }
+
     /// Makes sure that the files survive a sudden end of the host. [`MicroVm::save`] does not: the
     /// microVMs that could use them would not survive it either. Whoever keeps them for longer does.
     ///
@@ -345,6 +370,12 @@ pub trait Driver: Send + Sync {
         }
     }
 
+    /// Whether it hands guests their memory as they miss it, so that the memory file of a snapshot need not be
+    /// checked as a whole before: see [`SnapshotFiles::checked`].
+    fn checks_memory(&self) -> bool {
+        false
+    }
+
     /// What a snapshot of this machine can be restored with.
     fn identity(&self, machine: &Machine) -> Identity;
 
@@ -358,6 +389,18 @@ pub trait Driver: Send + Sync {
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError>;
 
+    /// Starts a VMM that waits for a snapshot, which was made by this driver of a machine of the same
+    /// description. It holds the microVM's name, and little memory.
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing of the microVM is left then.
+    async fn stand_by(
+        &self,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn StandBy>, BootError>;
+
     /// Starts a private clone of a snapshot, which was made by this driver of a machine of the same
     /// description, and waits until its guest-runner listens. The guest does not know yet that it
     /// is a clone: see `Renew` in `docs/protocol.md`.
@@ -369,7 +412,35 @@ pub trait Driver: Send + Sync {
         machine: &Machine,
         files: &SnapshotFiles,
         timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        let standing = self.stand_by(machine, files, timeline).await?;
+        standing.restore(timeline).await
+    }
+}
+
+/// A VMM in its jail that answers and waits for a snapshot. Dropped, it is ended as a [`MicroVm`] is.
+#[async_trait]
+pub trait StandBy: Send + Sync {
+    /// Its process.
+    fn pid(&self) -> u32;
+
+    /// Whether it still waits.
+    fn lives(&self) -> bool;
+
+    /// Restores the snapshot: see [`Driver::restore`].
+    ///
+    /// # Errors
+    /// [`BootError`]; nothing of the microVM is left then.
+    async fn restore(
+        self: Box<Self>,
+        timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError>;
+
+    /// Ends it, and removes everything that it owned.
+    ///
+    /// # Errors
+    /// [`ControlError::Cleanup`]; the next sweep tries again.
+    async fn discard(self: Box<Self>) -> Result<(), ControlError>;
 }
 
 /// A microVM that runs. Dropped without [`MicroVm::destroy`], it is ended all the same, and what
@@ -425,6 +496,12 @@ pub trait MicroVm: Send + Sync {
     /// # Errors
     /// [`SaveError`].
     async fn save(&mut self, files: &SnapshotFiles) -> Result<Saved, SaveError>;
+
+    /// What is wrong with the snapshot that it was restored from, if that was found out while it ran, and has ended
+    /// it. [`MicroVm::died`] tells it as well.
+    fn snapshot_fault(&self) -> Option<Refusal> {
+        None
+    }
 
     /// Waits until the VMM ends by itself.
     async fn died(&mut self) -> Death;

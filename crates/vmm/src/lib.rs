@@ -10,6 +10,7 @@
 //! - [`firecracker`]: Firecracker, where KVM is usable.
 //! - [`qemu`]: QEMU, by KVM where guests run on it, else by software emulation.
 //! - [`connect`], [`session`]: the host's side of the guest protocol.
+//! - [`memory`]: guest memory that is checked while it is handed out.
 //! - [`rundir`]: what a microVM owns on the host, and the sweep of what a killed owner left.
 //! - [`trial`]: whether guests really run by a driver on this host.
 //! - [`timeline`]: when each phase was reached.
@@ -22,6 +23,7 @@ pub mod connect;
 pub mod driver;
 pub mod firecracker;
 mod host;
+pub mod memory;
 mod owned;
 pub mod qemu;
 pub mod rundir;

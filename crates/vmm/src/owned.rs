@@ -83,6 +83,16 @@ impl Owned {
         step("record the VMM", self.run_dir.record(&self.record))
     }
 
+    /// The number of the VMM; 0 before it is on record.
+    pub(crate) fn vmm(&self) -> u32 {
+        self.record.vmm.map_or(0, |vmm| vmm.pid)
+    }
+
+    /// Whether the VMM runs.
+    pub(crate) fn lives(&self) -> bool {
+        self.record.vmm.is_some_and(|vmm| vmm.lives())
+    }
+
     /// Makes sure that what this host can confine the VMM by is in force, as the kernel tells it.
     pub(crate) fn confined(&self) -> Result<(), BootError> {
         let pid = self.child.as_ref().and_then(Process::vmm);

@@ -20,6 +20,8 @@ pub struct Host {
     pub sandboxes: u32,
     /// Its warm pools.
     pub pools: Vec<Pool>,
+    /// VMMs that wait for the next restores.
+    pub standing: Standing,
     /// Version of the agent.
     pub version: String,
 }
@@ -42,5 +44,16 @@ pub struct Pool {
     /// Claims that were served.
     pub hits: u64,
     /// Claims that found it empty.
+    pub misses: u64,
+}
+
+/// VMMs that were started ahead of need: a restore that finds one does not wait for its process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Standing {
+    /// Those that wait.
+    pub waiting: u32,
+    /// Restores that found one.
+    pub hits: u64,
+    /// Restores that found none.
     pub misses: u64,
 }

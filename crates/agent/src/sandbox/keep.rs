@@ -198,10 +198,7 @@ fn read(folder: &Path) -> io::Result<Kept> {
 }
 
 fn files_in(folder: &Path) -> SnapshotFiles {
-    SnapshotFiles {
-        memory: folder.join("memory"),
-        state: folder.join("state"),
-    }
+    SnapshotFiles::new(folder.join("memory"), folder.join("state"))
 }
 
 impl Kept {
@@ -290,12 +287,16 @@ impl Kept {
 
     /// All that its seal covers.
     fn pieces(&self) -> Vec<Piece<'_>> {
-        let (file, leaves) = (self.files().memory, self.folder.join("memory.ranges"));
+        let memory = Content::Ranged {
+            file: self.files().memory,
+            leaves: self.folder.join("memory.ranges"),
+            lazily: false,
+        };
         let whole = |path: &PathBuf| Content::File(path.clone());
         let content = [
             ("about", Some(Content::Bytes(&self.json))),
             ("initrd", self.about.initrd.as_ref().map(whole)),
-            ("memory", Some(Content::Ranged { file, leaves })),
+            ("memory", Some(memory)),
             ("rootfs", self.about.rootfs.as_ref().map(whole)),
             ("state", Some(Content::File(self.files().state))),
             ("vmlinux", Some(whole(&self.about.kernel))),
@@ -327,7 +328,7 @@ impl Kept {
     }
 
     pub(super) fn here(&self) -> io::Result<SnapshotHere> {
-        let SnapshotFiles { memory, state } = self.files();
+        let SnapshotFiles { memory, state, .. } = self.files();
         let blocks = fs::metadata(memory)?.blocks() + fs::metadata(state)?.blocks();
         Ok(SnapshotHere {
             id: self.about.id,

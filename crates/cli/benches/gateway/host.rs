@@ -28,6 +28,7 @@ pub(crate) async fn report(coordinator: &Calls, slots: u32) -> anyhow::Result<()
         running: 0,
         sandboxes: 0,
         pools: Vec::new(),
+        standing: Default::default(),
         version: env!("CARGO_PKG_VERSION").into(),
     };
     let draining = false;

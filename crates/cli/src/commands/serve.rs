@@ -71,7 +71,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     let memory_mib = host.machine("").memory_mib;
     let agent = Agent::new(
         agent_config(&args, &state, memory_mib),
-        Arc::new(host.workshop()),
+        Arc::new(host.workshop().standing_by(args.stand_by)),
     );
     let coordinator =
         Coordinator::new(coordinator_config(&args, traces), Arc::clone(&bus), db).await;

@@ -16,7 +16,7 @@ use firelane_traces::Sink;
 use firelane_wire::bus::{
     Caller, ChangeSandbox, CreateSandbox, MakeKey, ReportHost, RevokeKey, SandboxChange,
 };
-use firelane_wire::host::{Host, Pool};
+use firelane_wire::host::{Host, Pool, Standing};
 use firelane_wire::key::{KeyLimits, KeyMade, NewKey, Scope};
 use firelane_wire::sandbox::{Sandbox, SandboxState};
 use http_body_util::BodyExt;
@@ -153,6 +153,11 @@ impl Service {
             running: 0,
             sandboxes: 0,
             pools,
+            standing: Standing {
+                waiting: 2,
+                hits: 5,
+                misses: 3,
+            },
             version: "1".into(),
         };
         let draining = false;

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Weak;
 
-use firelane_wire::host::{Host, Pool};
+use firelane_wire::host::{Host, Pool, Standing};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -25,6 +25,11 @@ impl fmt::Debug for Gauges {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct InState {
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfHost {
+    host: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +69,30 @@ const POOL_NUMBERS: [PoolNumber; 4] = [
     ),
 ];
 
+/// A number of each host's VMMs that wait.
+type StandingNumber = (&'static str, &'static str, MetricType, fn(&Standing) -> u64);
+
+const STANDING_NUMBERS: [StandingNumber; 3] = [
+    (
+        "firelane_standing_vmms",
+        "VMMs that wait for a restore.",
+        MetricType::Gauge,
+        |standing| standing.waiting.into(),
+    ),
+    (
+        "firelane_standing_hits",
+        "Restores that found a VMM waiting.",
+        MetricType::Counter,
+        |standing| standing.hits,
+    ),
+    (
+        "firelane_standing_misses",
+        "Restores that found none.",
+        MetricType::Counter,
+        |standing| standing.misses,
+    ),
+];
+
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(coordinator) = self.0.upgrade() else {
@@ -98,7 +127,8 @@ impl Collector for Gauges {
             let labels = InState { state };
             ConstGauge::new(count).encode(metric.encode_family(&labels)?)?;
         }
-        pools(&mut encoder, &hosts)
+        pools(&mut encoder, &hosts)?;
+        standing(&mut encoder, &hosts)
     }
 }
 
@@ -112,13 +142,30 @@ fn pools(encoder: &mut DescriptorEncoder<'_>, hosts: &[Host]) -> fmt::Result {
                     template: pool.template.clone(),
                     lang: pool.lang.clone(),
                 };
-                let of_pool = metric.encode_family(&labels)?;
-                match kind {
-                    MetricType::Counter => ConstCounter::new(number(pool)).encode(of_pool)?,
-                    _ => ConstGauge::new(number(pool)).encode(of_pool)?,
-                }
+                encode(metric.encode_family(&labels)?, kind, number(pool))?;
             }
         }
     }
     Ok(())
+}
+
+fn standing(encoder: &mut DescriptorEncoder<'_>, hosts: &[Host]) -> fmt::Result {
+    for (name, help, kind, number) in STANDING_NUMBERS {
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for host in hosts {
+            let labels = OfHost {
+                host: host.id.clone(),
+            };
+            let of_host = metric.encode_family(&labels)?;
+            encode(of_host, kind, number(&host.standing))?;
+        }
+    }
+    Ok(())
+}
+
+fn encode(metric: MetricEncoder<'_>, kind: MetricType, number: u64) -> fmt::Result {
+    match kind {
+        MetricType::Counter => ConstCounter::new(number).encode(metric),
+        _ => ConstGauge::new(number).encode(metric),
+    }
 }

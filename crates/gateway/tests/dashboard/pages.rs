@@ -2,7 +2,7 @@
 
 use axum::http::{Request, StatusCode};
 use firelane_wire::event::Event;
-use firelane_wire::host::{Host, Pool};
+use firelane_wire::host::{Host, Pool, Standing};
 use firelane_wire::key::Scope;
 
 use crate::fake::{OWNER, Service, ended, run};
@@ -28,6 +28,7 @@ fn host() -> Host {
             hits: 17,
             misses: 5,
         }],
+        standing: Standing::default(),
         version: "9.9".into(),
     }
 }

@@ -18,12 +18,14 @@
 //! | `signer.rs` | makes seals |
 //! | `verify.rs` | checks seals, and hands out what was checked |
 //! | `tree.rs` | hashes of a large file's ranges |
+//! | `ranges.rs` | a file whose ranges are checked as they are used |
 //! | `remembered.rs` | files that need not be hashed again |
 //! | `epochs.rs` | the newest epoch seen |
 //! | `refusal.rs` | why something is not used |
 
 mod epochs;
 mod key;
+mod ranges;
 mod refusal;
 mod remembered;
 mod seal;
@@ -34,10 +36,11 @@ mod tree;
 mod verify;
 
 pub use key::{KeyError, KeyInfo, Keys, write_pair};
+pub use ranges::Ranges;
 pub use refusal::Refusal;
 pub(crate) use remembered::Stamp;
 pub use seal::{Kind, Seal, SealedFile};
 pub(crate) use signer::remove_seal;
 pub use signer::{Content, Piece, SealError, Signing, Subject};
-pub use tree::{RANGE_BYTES, Ranges};
+pub use tree::RANGE_BYTES;
 pub use verify::Verified;

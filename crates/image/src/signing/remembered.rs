@@ -4,13 +4,14 @@
 //! guards it. No program can set the time of status change (ctime) but by changing the clock, and nobody who is not root can
 //! do that; a change of the disk from outside needs another boot, whose id is another. See `docs/signing.md` for what is left.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
 use super::epochs::trim;
@@ -22,6 +23,8 @@ const KEPT: usize = 1024;
 /// A change within the same tick of the kernel's clock as an earlier one leaves the same times: what changed as lately as
 /// this is hashed again. The coarsest tick is 10 ms (`CONFIG_HZ_100`).
 const SETTLED: SignedDuration = SignedDuration::from_millis(40);
+/// What is remembered of a file of which a range did not verify: all of it is verified before it is used again.
+pub(super) const SUSPECT: &str = "suspect";
 
 /// What a file was when it was hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +41,12 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// As the path is now; links are followed, as the VMM follows them.
     pub(crate) fn of(path: &Path) -> io::Result<Stamp> {
-        Ok(Stamp::new(&fs::metadata(path)?, is_verity(path)))
+        Ok(Stamp::new(&fs::metadata(path)?, is_verity(CWD, path)))
+    }
+
+    /// Of a file that is open, whatever its path leads to by now.
+    pub(super) fn of_open(file: &File) -> io::Result<Stamp> {
+        Ok(Stamp::new(&file.metadata()?, is_verity(file, "")))
     }
 
     fn new(meta: &Metadata, verity: bool) -> Stamp {
@@ -53,19 +61,14 @@ impl Stamp {
         }
     }
 
-    fn is_settled(&self, now: Timestamp) -> bool {
+    pub(super) fn is_settled(&self, now: Timestamp) -> bool {
         self.changed_ns + SETTLED.as_nanos() <= now.as_nanosecond()
     }
 }
 
 /// Source: statx(2), `STATX_ATTR_VERITY`. A file system that cannot tell has none.
-fn is_verity(path: &Path) -> bool {
-    let found = statx(
-        rustix::fs::CWD,
-        path,
-        AtFlags::empty(),
-        StatxFlags::BASIC_STATS,
-    );
+fn is_verity(at: impl AsFd, path: impl rustix::path::Arg) -> bool {
+    let found = statx(at, path, AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
     found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::VERITY))
 }
 

@@ -90,6 +90,8 @@ pub enum Content<'a> {
         file: PathBuf,
         /// The file with the hashes of its ranges.
         leaves: PathBuf,
+        /// Whether each range may be verified when it is first read, by [`Signing::ranges`], and not all of them before.
+        lazily: bool,
     },
 }
 
@@ -191,7 +193,7 @@ impl Signing {
                 let (hash, size) = self.hash_file(path)?;
                 (hash, size, None)
             }
-            Content::Ranged { file, leaves } => {
+            Content::Ranged { file, leaves, .. } => {
                 let (tree, size) = self.hash_ranges(file)?;
                 write_tree(&tree, leaves)?;
                 (tree.root(), size, Some(RANGE_BYTES))

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
+use super::remembered::Stamp;
 use super::tree::Tree;
 use super::{
-    Content, Kind, Piece, RANGE_BYTES, Refusal, Seal, SealedFile, Signing, Subject, Verified,
+    Content, Kind, Piece, RANGE_BYTES, Ranges, Refusal, Seal, SealedFile, Signing, Subject,
+    Verified,
 };
 use crate::store::SnapshotOrigin;
 
@@ -61,11 +64,56 @@ impl Fixture {
         self.root.path().join(name)
     }
 
+    /// Opens the memory to be checked by ranges.
+    fn ranges(&self) -> Option<Ranges> {
+        let (seal, pieces) = (self.path("seal"), self.pieces());
+        let ranges = self.signing.ranges(&seal, &subject(), &pieces[1]);
+        ranges.unwrap()
+    }
+
+    /// Writes another byte to the memory, so long ago that nothing hides behind it.
+    fn change_memory(&self, at: u64) {
+        let memory = fs::OpenOptions::new().write(true).open(self.path("memory"));
+        memory.unwrap().write_all_at(b"x", at).unwrap();
+        self.settle();
+    }
+
+    /// Has the memory be another file than what is remembered, with the same content.
+    fn touch_memory(&self) {
+        let copy = self.path("copy");
+        fs::copy(self.path("memory"), &copy).unwrap();
+        fs::rename(copy, self.path("memory")).unwrap();
+        self.settle();
+    }
+
+    /// Waits until what changes from now on has another time.
+    fn settle(&self) {
+        let stamp = Stamp::of(&self.path("memory")).unwrap();
+        while !stamp.is_settled(Timestamp::now()) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn lazy_pieces(&self) -> [Piece<'static>; 4] {
+        let mut pieces = self.pieces();
+        if let Content::Ranged { lazily, .. } = &mut pieces[1].content {
+            *lazily = true;
+        }
+        pieces
+    }
+
     fn pieces(&self) -> [Piece<'static>; 4] {
         let (file, leaves) = (self.path("memory"), self.path("leaves"));
         let content = [
             ("about", Content::Bytes(b"{}")),
-            ("memory", Content::Ranged { file, leaves }),
+            (
+                "memory",
+                Content::Ranged {
+                    file,
+                    leaves,
+                    lazily: false,
+                },
+            ),
             ("other", Content::File(self.path("other"))),
             ("state", Content::File(self.path("state"))),
         ];
@@ -200,23 +248,105 @@ fn ranges_are_checked_when_they_are_read() {
     let fixture = Fixture::new();
     fixture.seal();
     let range = u64::from(RANGE_BYTES);
-    let mut memory = fs::OpenOptions::new()
-        .write(true)
-        .open(fixture.path("memory"))
-        .unwrap();
-    memory.seek(SeekFrom::Start(range + 7)).unwrap();
-    memory.write_all(b"x").unwrap();
-    let ranges = fixture
-        .signing
-        .ranges(&fixture.path("seal"), &subject(), &fixture.pieces()[1])
-        .unwrap();
+    fixture.change_memory(range + 7);
+    let ranges = fixture.ranges().unwrap();
     let (start, content) = ranges.read(17).unwrap();
     assert_eq!((start, content), (0, vec![1; RANGE_BYTES as usize]));
+    assert!(!ranges.is_spoilt());
     let error = ranges.read(range).unwrap_err();
     assert!(matches!(error, Refusal::Changed { offset: Some(at), .. } if at == range));
+    assert!(ranges.is_spoilt());
     assert_eq!(ranges.read(3 * range + 5).unwrap().1, [2; 100]);
     assert!(matches!(ranges.read(9 * range), Err(Refusal::Size { .. })));
     assert_eq!(ranges.checked(), (2, 4));
+}
+
+#[test]
+fn a_piece_may_lie_in_several_ranges_and_not_beyond_the_last() {
+    let fixture = Fixture::new();
+    fixture.seal();
+    let range = u64::from(RANGE_BYTES);
+    fixture.touch_memory();
+    let ranges = fixture.ranges().unwrap();
+    let mut piece = vec![9; RANGE_BYTES as usize + 20];
+    ranges.read_at(range - 10, &mut piece).unwrap();
+    assert_eq!(piece[..10], [1; 10]);
+    assert!(piece[10..].iter().all(|byte| *byte == 0));
+    assert_eq!(ranges.checked(), (3, 4));
+    // What was checked is read again, and is the same.
+    ranges.read_at(range - 10, &mut piece[..20]).unwrap();
+    assert_eq!((&piece[..10], &piece[10..20]), (&[1; 10][..], &[0; 10][..]));
+    let error = ranges.read_at(3 * range + 90, &mut [0; 11]).unwrap_err();
+    assert!(matches!(error, Refusal::Size { .. }), "{error:?}");
+}
+
+#[test]
+fn a_range_that_was_checked_is_checked_again_once_the_file_has_changed() {
+    let fixture = Fixture::new();
+    fixture.seal();
+    fixture.touch_memory();
+    let ranges = fixture.ranges().unwrap();
+    ranges.read_at(0, &mut [0; 8]).unwrap();
+    fixture.change_memory(100);
+    let error = ranges.read_at(0, &mut [0; 8]).unwrap_err();
+    assert!(matches!(
+        error,
+        Refusal::Changed {
+            offset: Some(0),
+            ..
+        }
+    ));
+    // Cut short, it is not what it was either.
+    let memory = fs::OpenOptions::new()
+        .write(true)
+        .open(fixture.path("memory"));
+    memory.unwrap().set_len(10).unwrap();
+    let error = ranges.read_at(0, &mut [0; 8]).unwrap_err();
+    assert!(matches!(
+        error,
+        Refusal::Changed {
+            offset: Some(0),
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_file_of_which_all_ranges_were_checked_is_remembered_as_a_whole() {
+    let fixture = Fixture::new();
+    fixture.seal();
+    fixture.touch_memory();
+    let ranges = fixture.ranges().unwrap();
+    ranges.read_at(0, &mut [0; 8]).unwrap();
+    assert!(!ranges.is_whole());
+    ranges.finish().unwrap();
+    assert!(ranges.is_whole());
+    assert!(
+        fixture.ranges().is_none(),
+        "it need not be checked any more"
+    );
+    fixture.change_memory(u64::from(RANGE_BYTES));
+    assert!(fixture.ranges().is_some());
+}
+
+#[test]
+fn a_file_with_a_range_that_did_not_verify_is_not_verified_lazily_any_more() {
+    let fixture = Fixture::new();
+    fixture.seal();
+    let verify = || {
+        let (seal, pieces) = (fixture.path("seal"), fixture.lazy_pieces());
+        let now = Timestamp::now();
+        fixture.signing.verify(&seal, &subject(), &pieces, 0, now)
+    };
+    let range = u64::from(RANGE_BYTES);
+    fixture.change_memory(range + 7);
+    verify().unwrap();
+    let ranges = fixture.ranges().unwrap();
+    ranges.read_at(0, &mut [0; 8]).unwrap();
+    verify().unwrap();
+    ranges.read_at(range, &mut [0; 8]).unwrap_err();
+    let error = verify().unwrap_err();
+    assert!(matches!(error, Refusal::Changed { offset: Some(at), .. } if at == range));
 }
 
 #[test]

@@ -8,8 +8,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 use std::thread;
 
 use rustix::fs::{SeekFrom, seek};
@@ -54,6 +53,14 @@ impl Tree {
         Ok(Tree { size, leaves })
     }
 
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
     /// What is in the file of leaves.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         self.leaves.concat()
@@ -85,85 +92,6 @@ impl Tree {
         let mut pairs = self.leaves.iter().zip(&other.leaves);
         let index = pairs.position(|(one, two)| one != two)?;
         Some(index as u64 * u64::from(RANGE_BYTES))
-    }
-}
-
-/// A file whose ranges are checked when they are first used, and once.
-///
-/// For a VMM that is handed its guest's memory page by page. One that maps the file itself needs all of it to be checked
-/// before.
-#[derive(Debug)]
-pub struct Ranges {
-    name: String,
-    path: PathBuf,
-    file: File,
-    tree: Tree,
-    checked: Mutex<Vec<bool>>,
-}
-
-impl Ranges {
-    /// The leaves must have the sealed root.
-    pub(super) fn open(
-        name: &str,
-        path: &Path,
-        leaves: &Path,
-        size: u64,
-        root: &str,
-    ) -> Result<Ranges, Refusal> {
-        let tree = read_tree(name, leaves, size, root)?;
-        let file = File::open(path).map_err(at("read", path))?;
-        let found = file.metadata().map_err(at("read", path))?.len();
-        if found != size {
-            return Err(Refusal::Size {
-                file: name.to_owned(),
-                sealed: size,
-                found,
-            });
-        }
-        Ok(Ranges {
-            name: name.to_owned(),
-            path: path.to_owned(),
-            file,
-            checked: Mutex::new(vec![false; tree.leaves.len()]),
-            tree,
-        })
-    }
-
-    /// Reads and checks the range that has the byte at `offset`. Returns where it begins, and its content, which is what was
-    /// hashed: nothing that changes in the file afterwards gets through.
-    ///
-    /// # Errors
-    /// [`Refusal::Changed`], and [`Refusal::Size`] for an offset that is not in the file.
-    pub fn read(&self, offset: u64) -> Result<(u64, Vec<u8>), Refusal> {
-        let start = offset / u64::from(RANGE_BYTES) * u64::from(RANGE_BYTES);
-        let index = usize::try_from(start / u64::from(RANGE_BYTES)).unwrap_or(usize::MAX);
-        let Some(leaf) = self.tree.leaves.get(index) else {
-            return Err(Refusal::Size {
-                file: self.name.clone(),
-                sealed: self.tree.size,
-                found: offset,
-            });
-        };
-        let mut content = vec![0; range_len(self.tree.size, start)];
-        self.file
-            .read_exact_at(&mut content, start)
-            .map_err(at("read", &self.path))?;
-        if blake3::hash(&content).as_bytes() != leaf {
-            return Err(Refusal::Changed {
-                file: self.name.clone(),
-                offset: Some(start),
-            });
-        }
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        checked[index] = true;
-        Ok((start, content))
-    }
-
-    /// How many ranges were checked, and how many there are.
-    pub fn checked(&self) -> (usize, usize) {
-        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let done = checked.iter().filter(|checked| **checked).count();
-        (done, checked.len())
     }
 }
 
@@ -201,11 +129,11 @@ pub(super) fn write_tree(tree: &Tree, path: &Path) -> Result<(), FileError> {
     crate::file::sync(path)
 }
 
-fn count(size: u64) -> usize {
+pub(super) fn count(size: u64) -> usize {
     usize::try_from(size.div_ceil(u64::from(RANGE_BYTES))).expect("no file has so many ranges")
 }
 
-fn range_len(size: u64, start: u64) -> usize {
+pub(super) fn range_len(size: u64, start: u64) -> usize {
     // Not longer than a range, which fits.
     (size - start).min(u64::from(RANGE_BYTES)) as usize
 }
@@ -235,7 +163,7 @@ fn hash(path: &Path, size: u64, first: usize, leaves: &mut [Leaf]) -> io::Result
 }
 
 /// Where the next data begins; `start` itself where the file system cannot tell.
-fn next_data(file: &File, start: u64) -> io::Result<u64> {
+pub(super) fn next_data(file: &File, start: u64) -> io::Result<u64> {
     match seek(file, SeekFrom::Data(start)) {
         Ok(at) => Ok(at),
         // Source: lseek(2): ENXIO, there is no more data.

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use minisign::SignatureBox;
 
 use super::Refusal;
-use super::remembered::Stamp;
+use super::ranges::{Ranges, Sealed};
+use super::remembered::{SUSPECT, Stamp};
 use super::seal::{MAX_BYTES, Seal, SealedFile};
 use super::signer::{Content, Piece, RANGED, Signing, Subject, WHOLE, signature_path};
-use super::tree::{RANGE_BYTES, Ranges, Tree, read_tree};
+use super::tree::{RANGE_BYTES, Tree, read_tree};
 use crate::digest::{blake3_bytes, blake3_file};
 use crate::file::{FileError, at};
 use crate::store::SnapshotOrigin;
@@ -114,7 +115,8 @@ impl Signing {
         })
     }
 
-    /// Opens a ranged file of a seal so that each range is checked when it is first read.
+    /// Opens a ranged file of a seal so that each range is checked when it is first read. Nothing, if all of it is known to be
+    /// what was sealed, so that this is not needed.
     ///
     /// # Errors
     /// [`Refusal`]; the seal is verified, the file is not read.
@@ -123,18 +125,29 @@ impl Signing {
         path: &Path,
         subject: &Subject,
         piece: &Piece<'_>,
-    ) -> Result<Ranges, Refusal> {
+    ) -> Result<Option<Ranges>, Refusal> {
         let seal = self.read_seal(path)?;
         check_subject(&seal, subject)?;
         let sealed = seal.files.iter().find(|sealed| sealed.name == piece.name);
-        match (sealed, &piece.content) {
-            (Some(sealed), Content::Ranged { file, leaves })
-                if sealed.range_bytes == Some(RANGE_BYTES) =>
-            {
-                Ranges::open(&sealed.name, file, leaves, sealed.size, &sealed.hash)
-            }
-            _ => Err(Refusal::OtherFiles),
+        let (Some(sealed), Content::Ranged { file, leaves, .. }) = (sealed, &piece.content) else {
+            return Err(Refusal::OtherFiles);
+        };
+        if sealed.range_bytes != Some(RANGE_BYTES) {
+            return Err(Refusal::OtherFiles);
         }
+        let whole = format!("{RANGED}{}", sealed.hash);
+        let stamp = Stamp::of(file).map_err(at("read", file))?;
+        if self.remembered.found(&stamp).as_ref() == Some(&whole) {
+            return Ok(None);
+        }
+        let sealed = Sealed {
+            name: &sealed.name,
+            path: file,
+            leaves,
+            size: sealed.size,
+            root: &sealed.hash,
+        };
+        Ranges::open(&sealed, &self.remembered, whole).map(Some)
     }
 
     /// Verifies a file that is made of others, which are verified: it must be what `make` makes. That is not asked again while the
@@ -212,14 +225,18 @@ impl Signing {
         sealed: &SealedFile,
         content: &Content<'_>,
     ) -> Result<Option<(PathBuf, Stamp)>, Refusal> {
-        let (path, leaves) = match content {
+        let (path, leaves, lazily) = match content {
             Content::Bytes(bytes) => {
                 check_size(sealed, bytes.len() as u64)?;
                 check_hash(seal, sealed, &blake3_bytes(bytes))?;
                 return Ok(None);
             }
-            Content::File(path) => (path, None),
-            Content::Ranged { file, leaves } => (file, Some(leaves)),
+            Content::File(path) => (path, None, false),
+            Content::Ranged {
+                file,
+                leaves,
+                lazily,
+            } => (file, Some(leaves), *lazily),
         };
         let prefix = if leaves.is_some() { RANGED } else { WHOLE };
         let wanted = format!("{prefix}{}", sealed.hash);
@@ -233,10 +250,17 @@ impl Signing {
                 stamp => stamp.map_err(at("read", path))?,
             };
             check_size(sealed, before.size)?;
-            if self.remembered.found(&before) == Some(wanted.clone()) {
+            let known = self.remembered.found(&before);
+            if known.as_ref() == Some(&wanted) {
                 return Ok(Some((path.clone(), before)));
             }
             match leaves {
+                Some(leaves) if lazily && known.as_deref() != Some(SUSPECT) => {
+                    // What they have is checked when it is read.
+                    check_range_size(sealed)?;
+                    read_tree(&sealed.name, leaves, sealed.size, &sealed.hash)?;
+                    return Ok(Some((path.clone(), before)));
+                }
                 None => {
                     let (hash, _) = blake3_file(path).map_err(at("read", path))?;
                     check_hash(seal, sealed, &hash)?;
@@ -324,11 +348,16 @@ fn check_hash(seal: &Seal, sealed: &SealedFile, found: &str) -> Result<(), Refus
     })
 }
 
-fn check_ranges(sealed: &SealedFile, path: &Path, leaves: &Path) -> Result<(), Refusal> {
-    if sealed.range_bytes != Some(RANGE_BYTES) {
-        let what = format!("{} has ranges of another size", sealed.name);
-        return Err(Refusal::Malformed { what });
+fn check_range_size(sealed: &SealedFile) -> Result<(), Refusal> {
+    if sealed.range_bytes == Some(RANGE_BYTES) {
+        return Ok(());
     }
+    let what = format!("{} has ranges of another size", sealed.name);
+    Err(Refusal::Malformed { what })
+}
+
+fn check_ranges(sealed: &SealedFile, path: &Path, leaves: &Path) -> Result<(), Refusal> {
+    check_range_size(sealed)?;
     let tree = read_tree(&sealed.name, leaves, sealed.size, &sealed.hash)?;
     let found = Tree::of(path, sealed.size).map_err(at("read", path))?;
     match tree.first_difference(&found) {

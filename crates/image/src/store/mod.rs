@@ -30,7 +30,7 @@ mod tests;
 pub use blobs::Verification;
 pub(crate) use manifest::is_usual;
 pub use quarantine::Quarantined;
-pub use snapshots::{Found, Snapshot, SnapshotDraft, SnapshotOrigin};
+pub use snapshots::{Found, Memory, Snapshot, SnapshotDraft, SnapshotOrigin};
 pub use template::Template;
 pub(crate) use templates::KernelFiles;
 pub use templates::{Store, StoreError};

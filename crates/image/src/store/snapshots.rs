@@ -1,10 +1,14 @@
 //! Snapshots of warmed guests: one per template, shape of machine and VMM. They are this host's own, made on first use, and made
 //! again when anything that they depend on has changed.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,7 +20,7 @@ use super::template::Template;
 use super::templates::{Store, StoreError, to_json};
 use crate::digest::blake3_bytes;
 use crate::file::{at, put, read, sync};
-use crate::signing::{Content, Kind, Piece, Refusal, Subject, Verified};
+use crate::signing::{Content, Kind, Piece, Ranges, Refusal, Subject, Verified};
 
 /// Changes whenever an older snapshot could not be used.
 const SCHEMA: u32 = 2;
@@ -101,16 +105,40 @@ struct SnapshotManifest {
 }
 
 /// A snapshot in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     folder: PathBuf,
+    /// Its memory, if that is verified as it is read.
+    ranges: Option<Arc<Ranges>>,
 }
 
-/// What may be restored: both paths are those of verified files.
+/// How much of a snapshot's memory is verified before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// All of it: it may be mapped.
+    Whole,
+    /// None of it, if it was not verified before: each range is, when it is read.
+    Lazily,
+}
+
+/// What may be restored: both paths are those of verified files, but for a memory that has [ranges](Self::ranges).
 impl Verified<Snapshot> {
     /// The guest's memory.
     pub fn memory(&self) -> PathBuf {
         self.folder.join(MEMORY)
+    }
+
+    /// The memory, if not all of it is verified yet: it may be read in this way only.
+    pub fn ranges(&self) -> Option<Arc<Ranges>> {
+        let ranges = self.ranges.as_ref();
+        ranges.filter(|ranges| !ranges.is_whole()).cloned()
+    }
+
+    /// Whether a range of its memory did not verify.
+    pub fn is_spoilt(&self) -> bool {
+        self.ranges
+            .as_ref()
+            .is_some_and(|ranges| ranges.is_spoilt())
     }
 
     /// The rest of its state.
@@ -163,18 +191,24 @@ impl SnapshotDraft {
         sync(&path)?;
         let (subject, now) = (subject(&self.origin), Timestamp::now());
         let signing = store.signing();
-        let sealed = signing.seal(&draft.join(SEAL), &subject, &pieces(draft, &manifest), now);
+        let mut folder = SealedFolder {
+            folder: draft,
+            manifest: &manifest,
+            memory: Memory::Whole,
+        };
+        let sealed = signing.seal(&draft.join(SEAL), &subject, &folder.pieces(), now);
         let epoch = sealed.map_err(|source| StoreError::Seal {
             subject: self.origin.subject(),
             source: Box::new(source),
         })?;
-        let folder = store.snapshot_folder(&self.origin);
-        remove(&folder)?;
-        fs::rename(draft, &folder).map_err(at("move", &folder))?;
+        let place = store.snapshot_folder(&self.origin);
+        remove(&place)?;
+        fs::rename(draft, &place).map_err(at("move", &place))?;
         sync(&store.snapshots_folder())?;
         signing.raise(&subject, epoch)?;
         store.trim_snapshots(&self.origin.template)?;
-        let verified = store.verify_snapshot(&folder, &manifest, &self.origin, epoch, now);
+        folder.folder = &place;
+        let verified = store.verify_snapshot(&folder, &self.origin, epoch, now);
         verified.map_err(|reason| self.origin.refused(reason))
     }
 }
@@ -196,8 +230,9 @@ impl Store {
         &self,
         origin: &SnapshotOrigin,
         tsc_khz: u64,
+        memory: Memory,
     ) -> Result<Option<Verified<Snapshot>>, StoreError> {
-        match self.look(origin, tsc_khz, Timestamp::now())? {
+        match self.look(origin, tsc_khz, memory, Timestamp::now())? {
             Look::Usable(snapshot) => Ok(Some(snapshot)),
             Look::None | Look::Refused(_) => Ok(None),
         }
@@ -212,8 +247,9 @@ impl Store {
         &self,
         origin: &SnapshotOrigin,
         tsc_khz: u64,
+        memory: Memory,
     ) -> Result<Found, StoreError> {
-        if let Some(snapshot) = self.snapshot(origin, tsc_khz)? {
+        if let Some(snapshot) = self.snapshot(origin, tsc_khz, memory)? {
             return Ok(Found::Snapshot(snapshot));
         }
         let path = self
@@ -222,7 +258,7 @@ impl Store {
             .join(format!("snapshot-{}", origin.key()));
         let lock = Lock::exclusive(&path).map_err(at("lock", &path))?;
         // Whoever had the lock has made it.
-        match self.look(origin, tsc_khz, Timestamp::now())? {
+        match self.look(origin, tsc_khz, memory, Timestamp::now())? {
             Look::Usable(snapshot) => return Ok(Found::Snapshot(snapshot)),
             Look::Refused(reason) => self.put_aside(origin, &reason)?,
             Look::None => {}
@@ -239,6 +275,7 @@ impl Store {
         &self,
         origin: &SnapshotOrigin,
         tsc_khz: u64,
+        memory: Memory,
         now: Timestamp,
     ) -> Result<Look, StoreError> {
         let folder = self.snapshot_folder(origin);
@@ -257,7 +294,12 @@ impl Store {
             }
             json => json.map_err(at("read", &path))?,
         };
-        match self.verify_snapshot(&folder, &json, origin, newest, now) {
+        let sealed = SealedFolder {
+            folder: &folder,
+            manifest: &json,
+            memory,
+        };
+        match self.verify_snapshot(&sealed, origin, newest, now) {
             Ok(snapshot) => {
                 let manifest: SnapshotManifest = super::templates::parse_bytes(&path, &json)?;
                 let differs = manifest.tsc_khz.abs_diff(tsc_khz) > tsc_khz / TSC_TOLERANCE;
@@ -273,18 +315,23 @@ impl Store {
 
     fn verify_snapshot(
         &self,
-        folder: &Path,
-        manifest: &[u8],
+        sealed: &SealedFolder<'_>,
         origin: &SnapshotOrigin,
         newest: u64,
         now: Timestamp,
     ) -> Result<Verified<Snapshot>, Refusal> {
-        let (seal, pieces) = (folder.join(SEAL), pieces(folder, manifest));
-        let verified = self
-            .signing()
-            .verify(&seal, &subject(origin), &pieces, newest, now)?;
-        let folder = folder.to_owned();
-        Ok(verified.map(|()| Snapshot { folder }))
+        let (seal, subject) = (sealed.folder.join(SEAL), subject(origin));
+        let (signing, pieces) = (self.signing(), sealed.pieces());
+        let verified = signing.verify(&seal, &subject, &pieces, newest, now)?;
+        let ranges = match sealed.memory {
+            Memory::Whole => None,
+            Memory::Lazily => signing.ranges(&seal, &subject, &pieces[MEMORY_PIECE])?,
+        };
+        let folder = sealed.folder.to_owned();
+        Ok(verified.map(|()| Snapshot {
+            folder,
+            ranges: ranges.map(Arc::new),
+        }))
     }
 
     /// Takes a refused snapshot out of the way.
@@ -309,12 +356,16 @@ impl Store {
         Ok(quarantine::list(self.root())?)
     }
 
-    /// Removes a snapshot that turned out to be of no use; the next use makes another.
+    /// Removes a snapshot that turned out to be of no use; the next use makes another. One that does not verify is put aside.
     ///
     /// # Errors
     /// [`StoreError::File`].
     pub fn discard_snapshot(&self, origin: &SnapshotOrigin) -> Result<(), StoreError> {
-        remove(&self.snapshot_folder(origin))
+        // With whatever counter: it is not used.
+        match self.look(origin, 0, Memory::Whole, Timestamp::now())? {
+            Look::Refused(reason) => self.put_aside(origin, &reason),
+            Look::None | Look::Usable(_) => remove(&self.snapshot_folder(origin)),
+        }
     }
 
     /// Removes the snapshots of templates that are not these. Returns the bytes freed.
@@ -405,23 +456,39 @@ fn subject(origin: &SnapshotOrigin) -> Subject {
     }
 }
 
-/// All that the seal of a snapshot in this folder covers.
-fn pieces<'a>(folder: &Path, manifest: &'a [u8]) -> [Piece<'a>; 3] {
-    let (file, leaves) = (folder.join(MEMORY), folder.join(LEAVES));
-    [
-        Piece {
-            name: "manifest",
-            content: Content::Bytes(manifest),
-        },
-        Piece {
-            name: MEMORY,
-            content: Content::Ranged { file, leaves },
-        },
-        Piece {
-            name: STATE,
-            content: Content::File(folder.join(STATE)),
-        },
-    ]
+/// A snapshot's folder, and how it is verified.
+struct SealedFolder<'a> {
+    folder: &'a Path,
+    manifest: &'a [u8],
+    memory: Memory,
+}
+
+/// Which of the pieces the memory is.
+const MEMORY_PIECE: usize = 1;
+
+impl<'a> SealedFolder<'a> {
+    /// All that its seal covers.
+    fn pieces(&self) -> [Piece<'a>; 3] {
+        let memory = Content::Ranged {
+            file: self.folder.join(MEMORY),
+            leaves: self.folder.join(LEAVES),
+            lazily: self.memory == Memory::Lazily,
+        };
+        [
+            Piece {
+                name: "manifest",
+                content: Content::Bytes(self.manifest),
+            },
+            Piece {
+                name: MEMORY,
+                content: memory,
+            },
+            Piece {
+                name: STATE,
+                content: Content::File(self.folder.join(STATE)),
+            },
+        ]
+    }
 }
 
 fn remove(folder: &Path) -> Result<(), StoreError> {
@@ -439,238 +506,4 @@ fn size_on_disk(folder: &Path) -> u64 {
         .filter_map(|name| fs::metadata(folder.join(name)).ok())
         .map(|meta| meta.blocks() * 512)
         .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KHZ: u64 = 2_300_000;
-    const MEMORY_CONTENT: &[u8] = b"memory";
-
-    fn origin(memory_mib: u32) -> SnapshotOrigin {
-        SnapshotOrigin {
-            cpu: "emulated".into(),
-            initrd: "abcd.cpio".into(),
-            kernel: "9876".into(),
-            memory_mib,
-            template: "base".into(),
-            template_id: "1234".into(),
-            vcpus: 1,
-            vmm: "qemu".into(),
-        }
-    }
-
-    fn draft(store: &Store, origin: &SnapshotOrigin) -> SnapshotDraft {
-        match store.snapshot_or_draft(origin, KHZ).unwrap() {
-            Found::Draft(draft) => *draft,
-            Found::Snapshot(snapshot) => panic!("there is one: {snapshot:?}"),
-        }
-    }
-
-    fn make(store: &Store, origin: &SnapshotOrigin) -> Verified<Snapshot> {
-        let draft = draft(store, origin);
-        fs::write(draft.memory(), MEMORY_CONTENT).unwrap();
-        fs::write(draft.state(), "state").unwrap();
-        draft.commit(KHZ).unwrap()
-    }
-
-    fn names(folder: &Path) -> usize {
-        fs::read_dir(folder).unwrap().count()
-    }
-
-    #[test]
-    fn a_snapshot_is_found_by_all_that_it_depends_on() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let made = make(&store, &origin(256));
-        assert_eq!(fs::read(made.memory()).unwrap(), MEMORY_CONTENT);
-        let found = store.snapshot(&origin(256), KHZ).unwrap().unwrap();
-        assert_eq!(*found, *made);
-        let others = [
-            SnapshotOrigin {
-                template_id: "5678".into(),
-                ..origin(256)
-            },
-            SnapshotOrigin {
-                initrd: "ef.cpio".into(),
-                ..origin(256)
-            },
-            SnapshotOrigin {
-                vmm: "qemu, newer".into(),
-                ..origin(256)
-            },
-            SnapshotOrigin {
-                vcpus: 2,
-                ..origin(256)
-            },
-            origin(512),
-        ];
-        for other in others {
-            let found = store.snapshot(&other, KHZ).unwrap();
-            assert!(found.is_none(), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn another_counter_makes_another_snapshot_but_a_measuring_error_does_not() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        make(&store, &origin(256));
-        assert!(store.snapshot(&origin(256), KHZ + 500).unwrap().is_some());
-        assert!(store.snapshot(&origin(256), KHZ * 2).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_draft_that_is_dropped_leaves_nothing_and_lets_others_make_it() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let half = draft(&store, &origin(256));
-        fs::write(half.memory(), "half").unwrap();
-        drop(half);
-        assert_eq!(names(&root.path().join("staging")), 0);
-        assert_eq!(names(&root.path().join("snapshots")), 0);
-        make(&store, &origin(256));
-    }
-
-    #[test]
-    fn whoever_waits_gets_what_the_other_made() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let first = draft(&store, &origin(256));
-        fs::write(first.memory(), "").unwrap();
-        fs::write(first.state(), "").unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| store.snapshot_or_draft(&origin(256), KHZ).unwrap());
-            first.commit(KHZ).unwrap();
-            assert!(matches!(waiting.join().unwrap(), Found::Snapshot(_)));
-        });
-    }
-
-    #[test]
-    fn only_so_many_are_kept_and_none_of_a_template_that_is_gone() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        for memory_mib in 1..=6 {
-            make(&store, &origin(memory_mib));
-        }
-        assert_eq!(names(&root.path().join("snapshots")), KEPT);
-        assert!(store.snapshot(&origin(6), KHZ).unwrap().is_some());
-        assert!(store.snapshot(&origin(1), KHZ).unwrap().is_none());
-        store.keep_snapshots_of(&[]).unwrap();
-        assert_eq!(names(&root.path().join("snapshots")), 0);
-    }
-
-    /// What the refusal of a changed snapshot says; it is in quarantine then, or gone, and another can be made.
-    fn refusal(change: impl FnOnce(&Store, &Verified<Snapshot>)) -> String {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let snapshot = make(&store, &origin(256));
-        change(&store, &snapshot);
-        let look = store.look(&origin(256), KHZ, Timestamp::now()).unwrap();
-        let Look::Refused(reason) = look else {
-            panic!("it was taken");
-        };
-        let wanted = usize::from(reason.is_evidence());
-        drop(draft(&store, &origin(256)));
-        let kept = store.quarantined().unwrap();
-        assert_eq!(kept.len(), wanted, "{kept:?}");
-        let told = kept
-            .iter()
-            .all(|kept| kept.reason.ends_with(&reason.to_string()));
-        assert!(told, "{kept:?}");
-        assert_eq!(names(&root.path().join("snapshots")), 0);
-        make(&store, &origin(256));
-        assert!(store.snapshot(&origin(256), KHZ).unwrap().is_some());
-        reason.to_string()
-    }
-
-    #[test]
-    fn a_snapshot_that_is_not_as_it_was_sealed_is_put_aside_and_made_again() {
-        fn check(change: impl FnOnce(&Store, &Verified<Snapshot>), expected: &str) {
-            let reason = refusal(change);
-            assert!(reason.contains(expected), "{reason}, not {expected}");
-        }
-        check(
-            |_, snapshot| fs::write(snapshot.memory(), "memorx").unwrap(),
-            "memory has changed at or after byte 0",
-        );
-        check(
-            |_, snapshot| fs::write(snapshot.memory(), "mem").unwrap(),
-            "memory is truncated: it has 3 of 6 bytes",
-        );
-        check(
-            |_, snapshot| fs::write(snapshot.state(), "stat3").unwrap(),
-            "state has changed",
-        );
-        check(
-            |_, snapshot| fs::remove_file(snapshot.state()).unwrap(),
-            "state is missing",
-        );
-        check(
-            |store, snapshot| {
-                let other = make(store, &origin(512));
-                fs::rename(&snapshot.folder, snapshot.folder.with_extension("old")).unwrap();
-                fs::rename(&other.folder, &snapshot.folder).unwrap();
-                remove(&snapshot.folder.with_extension("old")).unwrap();
-            },
-            "it is the seal of snapshot",
-        );
-        check(
-            |_, snapshot| {
-                let seal = snapshot.folder.join(SEAL);
-                let text = fs::read_to_string(&seal).unwrap();
-                fs::write(&seal, text.replace("\"vcpus\":1", "\"vcpus\":2")).unwrap();
-            },
-            "its signature is not that of key",
-        );
-        check(
-            |_, snapshot| fs::remove_file(snapshot.folder.join(SEAL)).unwrap(),
-            "it is not signed",
-        );
-    }
-
-    #[test]
-    fn a_snapshot_expires() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        make(&store, &origin(256));
-        let later = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 31);
-        let look = store.look(&origin(256), KHZ, later).unwrap();
-        assert!(matches!(look, Look::Refused(Refusal::Expired { .. })));
-    }
-
-    #[test]
-    fn a_snapshot_that_was_put_back_is_older_than_what_was_seen() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let old = make(&store, &origin(256)).folder.clone();
-        let copy = root.path().join("copy");
-        fs::rename(&old, &copy).unwrap();
-        make(&store, &origin(256));
-        remove(&old).unwrap();
-        fs::rename(&copy, &old).unwrap();
-        let look = store.look(&origin(256), KHZ, Timestamp::now()).unwrap();
-        let Look::Refused(Refusal::OlderEpoch { epoch, newest }) = look else {
-            panic!("it was taken");
-        };
-        assert_eq!((epoch, newest), (1, 2));
-    }
-
-    #[test]
-    fn quarantine_is_bounded() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        for memory_mib in 1..=6 {
-            let snapshot = make(&store, &origin(memory_mib));
-            fs::write(snapshot.state(), "stat3").unwrap();
-            drop(draft(&store, &origin(memory_mib)));
-        }
-        let kept = store.quarantined().unwrap();
-        let kept: Vec<_> = kept
-            .iter()
-            .filter_map(|kept| kept.folder.file_name())
-            .collect();
-        assert_eq!(kept, ["000003", "000004", "000005", "000006"]);
-    }
 }

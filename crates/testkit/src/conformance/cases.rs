@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use firelane_sys::jail::Controls;
 use firelane_sys::process::ProcessId;
-use firelane_vmm::driver::{BootError, Machine, SnapshotError, SnapshotFiles};
+use firelane_vmm::driver::{BootError, Machine, SaveError, SnapshotError, SnapshotFiles};
 use firelane_vmm::rundir;
 use firelane_vmm::timeline::{Phase, Timeline};
 use tokio::time::timeout;
 
 use super::subject::{Program, Subject, open};
+use crate::SmallDisk;
 
 /// How long something that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A guest boots, answers, and is gone.
 ///
@@ -84,11 +85,11 @@ pub async fn stands_still_while_paused(subject: Subject) {
 }
 
 /// A snapshot of a guest that has counted to 2.
-async fn snapshot(subject: &Subject) -> SnapshotFiles {
-    let files = SnapshotFiles {
-        memory: subject.lab.path().join("memory"),
-        state: subject.lab.path().join("state"),
-    };
+pub(super) async fn snapshot(subject: &Subject) -> SnapshotFiles {
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("memory"),
+        subject.lab.path().join("state"),
+    );
     let machine = Machine {
         snapshot: Some(files.clone()),
         ..subject.named("template")
@@ -142,10 +143,10 @@ pub async fn clones_go_on_from_the_snapshot_and_do_not_see_each_other(subject: S
 /// If not.
 pub async fn a_saved_microvm_goes_on_and_so_do_its_clones(subject: Subject) {
     let first = snapshot(&subject).await;
-    let again = SnapshotFiles {
-        memory: subject.lab.path().join("again.memory"),
-        state: subject.lab.path().join("again.state"),
-    };
+    let again = SnapshotFiles::new(
+        subject.lab.path().join("again.memory"),
+        subject.lab.path().join("again.state"),
+    );
     let mut vm = subject.restore("source", &first).await.unwrap();
     assert_eq!(subject.count(&*vm).await, 3);
     let session = open(&*vm).await;
@@ -218,10 +219,10 @@ pub async fn a_missing_file_is_named(subject: Subject) {
         BootError::Unreadable { path, .. } => assert_eq!(path, machine.kernel),
         error => panic!("{error:?}"),
     }
-    let files = SnapshotFiles {
-        memory: subject.lab.path().join("no-memory"),
-        state: subject.lab.path().join("no-state"),
-    };
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("no-memory"),
+        subject.lab.path().join("no-state"),
+    );
     let restored = subject.restore("missing", &files).await;
     match restored.err().expect("there is no snapshot") {
         BootError::Unreadable { path, .. } => assert!(path == files.memory || path == files.state),
@@ -331,4 +332,76 @@ pub async fn a_snapshot_holds_what_was_touched(subject: Subject) {
         meta.blocks() * BLOCK,
         meta.len()
     );
+}
+
+/// A microVM that cannot be saved because there is no space goes on, and leaves nothing of the snapshot.
+///
+/// # Panics
+/// If not.
+pub async fn a_full_disk_is_told_and_the_microvm_goes_on(subject: Subject) {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a small file system");
+        return;
+    }
+    let disk = SmallDisk::mount(&subject.lab.path().join("small"), "4k");
+    let first = snapshot(&subject).await;
+    let mut vm = subject.restore("source", &first).await.unwrap();
+    assert_eq!(subject.count(&*vm).await, 3);
+    let small = SnapshotFiles::new(disk.path().join("memory"), disk.path().join("state"));
+    let error = vm.save(&small).await.unwrap_err();
+    assert!(matches!(error, SaveError::NoSpace { .. }), "{error:?}");
+    assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 0);
+    assert_eq!(subject.count(&*vm).await, 4);
+    // And it can be saved where there is space.
+    let folder = subject.lab.path();
+    let large = SnapshotFiles::new(folder.join("large.memory"), folder.join("large.state"));
+    vm.save(&large).await.unwrap();
+    assert_eq!(subject.count(&*vm).await, 5);
+    vm.destroy().await.unwrap();
+    drop(disk);
+    subject.lab.assert_empty();
+}
+
+/// A microVM that cannot become a snapshot because there is no space leaves nothing.
+///
+/// # Panics
+/// If not.
+pub async fn a_full_disk_leaves_no_snapshot(subject: Subject) {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a small file system");
+        return;
+    }
+    let disk = SmallDisk::mount(&subject.lab.path().join("small"), "4k");
+    let small = SnapshotFiles::new(disk.path().join("memory"), disk.path().join("state"));
+    let machine = Machine {
+        snapshot: Some(small),
+        ..subject.named("template")
+    };
+    let vm = subject.boot_machine(&machine).await.unwrap();
+    let error = vm.snapshot().await.unwrap_err();
+    assert!(matches!(error, SnapshotError::Refused(_)), "{error:?}");
+    assert_eq!(fs::read_dir(disk.path()).unwrap().count(), 0);
+    drop(disk);
+    subject.lab.assert_empty();
+}
+
+/// A guest boots with a disk, whose reads are bounded, and so do clones of it.
+///
+/// # Panics
+/// If not.
+pub async fn boots_with_a_disk(subject: Subject) {
+    let disk = subject.lab.path().join("disk");
+    fs::write(&disk, vec![7; 1 << 20]).unwrap();
+    let subject = Subject {
+        machine: Machine {
+            rootfs: Some(disk),
+            ..subject.machine
+        },
+        ..subject
+    };
+    let files = snapshot(&subject).await;
+    let vm = subject.restore("clone", &files).await.unwrap();
+    assert_eq!(subject.count(&*vm).await, 3);
+    vm.destroy().await.unwrap();
+    subject.lab.assert_empty();
 }

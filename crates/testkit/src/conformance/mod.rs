@@ -6,7 +6,9 @@
 //! ```
 
 mod cases;
+mod standing;
 mod subject;
 
 pub use cases::*;
+pub use standing::*;
 pub use subject::{Program, Subject, bare_command, bare_machine, linux_command, open};

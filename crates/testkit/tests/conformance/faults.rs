@@ -86,12 +86,12 @@ async fn a_guest_that_does_not_answer_is_given_up() {
 }
 
 /// A snapshot by a stand-in without faults, in the corner of `subject`.
-async fn snapshot_in(subject: &Subject) -> SnapshotFiles {
-    let files = SnapshotFiles {
-        memory: subject.lab.path().join("memory"),
-        state: subject.lab.path().join("state"),
-    };
-    let driver = fake(&subject.lab, "fake-firecracker").await;
+pub(crate) async fn snapshot_in(subject: &Subject) -> SnapshotFiles {
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("memory"),
+        subject.lab.path().join("state"),
+    );
+    let driver = fake(&subject.lab, "fake-firecracker-version-1.16.1").await;
     let driver = driver.expect("it says its version");
     let machine = Machine {
         snapshot: Some(files.clone()),
@@ -122,10 +122,10 @@ async fn a_vmm_that_fails_to_write_a_snapshot_leaves_none() {
     // A VMM that hangs while it writes has half a minute, and more for its size: not waited for here.
     for kind in ["dies", "garbage", "half", "mute"] {
         let subject = faulty(kind, "create").await;
-        let files = SnapshotFiles {
-            memory: subject.lab.path().join("memory"),
-            state: subject.lab.path().join("state"),
-        };
+        let files = SnapshotFiles::new(
+            subject.lab.path().join("memory"),
+            subject.lab.path().join("state"),
+        );
         let machine = Machine {
             snapshot: Some(files.clone()),
             ..subject.named("faulty")

@@ -24,10 +24,21 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[test]
 #[ignore = "needs a real Firecracker and its jailer: FIRELANE_FIRECRACKER and FIRELANE_JAILER name them"]
 fn real_firecrackers_end_with_an_owner_that_is_killed() {
+    end_with_their_owner("file");
+}
+
+#[test]
+#[ignore = "needs a real Firecracker and its jailer: FIRELANE_FIRECRACKER and FIRELANE_JAILER name them"]
+fn real_firecrackers_do_not_wait_for_memory_of_an_owner_that_is_killed() {
+    end_with_their_owner("userfault");
+}
+
+/// Kills the owner of several VMMs whose guests come by their memory in this way.
+fn end_with_their_owner(memory: &str) {
     const CLONES: usize = 5;
     let lab = Lab::new();
     let clones = CLONES.to_string();
-    let command = lab.command(&[
+    let mut command = lab.command(&[
         "bench",
         "firecracker",
         "--runs",
@@ -37,6 +48,7 @@ fn real_firecrackers_end_with_an_owner_that_is_killed() {
         "--clones",
         &clones,
     ]);
+    command.env("FIRELANE_FIRECRACKER_MEMORY", memory);
     let running = Running::start(command, b"");
     // Clones are made one after the other, and live together.
     let some: Vec<MicroVm> = wait("several VMMs live", || {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use firelane_testkit::conformance::{Subject, bare_command, bare_machine, linux_command};
 use firelane_testkit::{Lab, booted};
-use firelane_vmm::firecracker::{FindError, Firecracker, Jailing, Place};
+use firelane_vmm::firecracker::{FindError, Firecracker, Jailing, MemoryFrom, Place};
 
 /// Memory of a bare guest in MiB.
 const BARE_MIB: u32 = 128;
@@ -35,6 +35,25 @@ pub(crate) async fn fake_firecracker() -> Subject {
     subject
 }
 
+/// The same with guests whose memory is handed out as they miss it.
+pub(crate) async fn fake_firecracker_paged() -> Subject {
+    paged("fake-firecracker").await
+}
+
+/// The stand-in under this name, with guests whose memory is handed out as they miss it.
+pub(crate) async fn paged(name: &str) -> Subject {
+    from(name, MemoryFrom::Userfault).await
+}
+
+/// The stand-in under this name, with guests that come by their memory in this way.
+pub(crate) async fn from(name: &str, memory: MemoryFrom) -> Subject {
+    let lab = Lab::new();
+    let driver = fake(&lab, name).await.expect("it says its version");
+    let mut subject = bare(lab, driver.with_memory(memory));
+    subject.machine.kernel = FAKE.into();
+    subject
+}
+
 /// The stand-in under this name, which tells what goes wrong in it.
 pub(crate) async fn fake(lab: &Lab, name: &str) -> Result<Firecracker, FindError> {
     let program = lab.path().join(name);
@@ -53,6 +72,20 @@ pub(crate) async fn real_firecracker_in_our_jail() -> Subject {
     let lab = Lab::new();
     let driver = real(&lab, Jailing::Ours).await;
     bare(lab, driver)
+}
+
+/// The same with guests whose memory is handed out as they miss it.
+pub(crate) async fn real_firecracker_paged_in_our_jail() -> Subject {
+    let lab = Lab::new();
+    let driver = real(&lab, Jailing::Ours).await;
+    bare(lab, driver.with_memory(MemoryFrom::Userfault))
+}
+
+/// The same in its jailer.
+pub(crate) async fn real_firecracker_paged_in_its_jailer() -> Subject {
+    let lab = Lab::new();
+    let driver = real(&lab, Jailing::Jailer(named("FIRELANE_JAILER"))).await;
+    bare(lab, driver.with_memory(MemoryFrom::Userfault))
 }
 
 /// A real one in its jailer.

@@ -7,6 +7,8 @@
 mod faults;
 mod killed;
 mod legs;
+mod paged;
+mod sealed;
 
 /// Each case of the suite on one leg, as a test with this attribute.
 macro_rules! leg {
@@ -42,6 +44,11 @@ macro_rules! whole_leg {
             a_death_is_told,
             what_is_dropped_ends_and_is_swept,
             a_snapshot_holds_what_was_touched,
+            a_vmm_that_waits_restores_or_leaves_nothing,
+            a_vmm_that_dies_while_it_waits_is_told,
+            a_full_disk_is_told_and_the_microvm_goes_on,
+            a_full_disk_leaves_no_snapshot,
+            boots_with_a_disk,
         );
     };
 }
@@ -58,8 +65,11 @@ leg!(
     a_path_too_long_for_a_socket_is_refused,
     a_death_is_told,
     what_is_dropped_ends_and_is_swept,
+    a_vmm_that_waits_restores_or_leaves_nothing,
+    a_vmm_that_dies_while_it_waits_is_told,
 );
 whole_leg!([cfg(all())] fake_firecracker);
+whole_leg!([cfg(all())] fake_firecracker_paged);
 whole_leg!(
     [ignore = "needs a real Firecracker: FIRELANE_FIRECRACKER names it"]
     real_firecracker_in_our_jail,
@@ -68,5 +78,15 @@ whole_leg!(
 whole_leg!(
     [ignore = "needs a real Firecracker and its jailer: FIRELANE_FIRECRACKER and FIRELANE_JAILER name them"]
     real_firecracker_in_its_jailer,
+    its_vmm_is_confined
+);
+whole_leg!(
+    [ignore = "needs a real Firecracker: FIRELANE_FIRECRACKER names it"]
+    real_firecracker_paged_in_our_jail,
+    its_vmm_is_confined
+);
+whole_leg!(
+    [ignore = "needs a real Firecracker and its jailer: FIRELANE_FIRECRACKER and FIRELANE_JAILER name them"]
+    real_firecracker_paged_in_its_jailer,
     its_vmm_is_confined
 );

@@ -75,6 +75,32 @@ fn files_go_in_and_out_and_what_is_missing_is_named() {
 }
 
 #[test]
+fn a_restore_takes_a_vmm_that_waits_and_does_without_one_that_was_killed() {
+    let lab = Lab::new();
+    let service = Service::start(&lab, &["--pool-max", "0", "--stand-by", "1"]);
+    let standing = || service.host().standing;
+    let runs = |code: &str| {
+        let run = service.over(&service.submit("bash", code));
+        let outcome = run.outcome.as_ref().expect("it ran");
+        assert_eq!(outcome.ran.origin, Origin::Snapshot, "{run:?}");
+    };
+    runs("true");
+    service.until("a VMM waits", || standing().waiting == 1);
+    assert_eq!((standing().hits, standing().misses), (0, 1));
+    runs("true");
+    service.until("the next one waits", || {
+        standing().hits == 1 && standing().waiting == 1
+    });
+    let waiting = lab.microvms().pop().expect("it is on record");
+    waiting.vmm().expect("it was started").kill().unwrap();
+    service.until("it is dead", || !waiting.vmm().unwrap().lives());
+    runs("true");
+    service.until("it was found dead", || standing().misses == 2);
+    waiting.assert_gone();
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
 fn clones_from_the_pool_are_used_once_and_are_like_no_other() {
     let lab = Lab::new();
     let service = Service::start(&lab, &["--pool-min", "2"]);

@@ -127,8 +127,9 @@ fn a_killed_service_tells_of_its_sandboxes_and_keeps_their_snapshots() {
     script(&service, &sandbox, "echo kept > file");
     let snapshot = service.json(Method::POST, &format!("{sandbox}/snapshots"), None);
     script(&service, &sandbox, "echo later > file");
+    service.until("a VMM waits", || service.host().standing.waiting == 1);
     let microvms = lab.microvms();
-    assert_eq!(microvms.len(), 1);
+    assert_eq!(microvms.len(), 2);
     service.running.signal(Signal::KILL);
     assert_eq!(service.running.end().code, -9);
 

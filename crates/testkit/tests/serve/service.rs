@@ -96,13 +96,19 @@ impl<'a> Service<'a> {
         last.expect("it was looked at")
     }
 
+    /// The host, as it last told.
+    pub(crate) fn host(&self) -> Host {
+        let asked = self.client.send(Method::GET, "/v1/hosts", None, &[]);
+        let raw = self.runtime.block_on(asked).expect("an answer");
+        let mut hosts: Vec<Host> = serde_json::from_slice(&raw.body).expect("hosts");
+        hosts.pop().expect("the service is one")
+    }
+
     /// A clone waits in the pool, by a report that knows of this many claims.
     pub(crate) fn until_warm(&self, claims: u64) {
         self.until("a clone is warm", || {
-            let asked = self.client.send(Method::GET, "/v1/hosts", None, &[]);
-            let raw = self.runtime.block_on(asked).expect("an answer");
-            let hosts: Vec<Host> = serde_json::from_slice(&raw.body).expect("hosts");
-            let mut pools = hosts[0].pools.iter();
+            let host = self.host();
+            let mut pools = host.pools.iter();
             pools.any(|pool| pool.hits == claims && pool.ready > 0)
         });
     }

@@ -1,8 +1,10 @@
 //! From a machine's description, or a snapshot of one, to a guest that listens.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use firelane_guest_proto::SESSION_PORT;
 use tokio::time::{Instant, timeout_at};
 
@@ -10,6 +12,7 @@ use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
 use super::launch::{Launched, Shown};
 use super::microvm::{FirecrackerVm, Origin, Socket};
+use super::pager::{self, Pager, PagerError};
 use super::requests::{
     Action, BootSource, Drive, Entropy, LoadSnapshot, MachineConfig, MemoryBackend, RateLimiter,
     Serial, TokenBucket, Vsock, VsockOverride,
@@ -17,8 +20,8 @@ use super::requests::{
 use super::save::Place;
 use super::version::Version;
 use crate::connect::{ConnectError, connect};
-use crate::driver::{BootError, Machine, SnapshotFiles};
-use crate::owned::step;
+use crate::driver::{BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy};
+use crate::owned::{missing, step};
 use crate::timeline::{Phase, Timeline};
 
 /// The guest's number on its vsock; 0 to 2 are reserved. Each VMM has a vsock of its own.
@@ -27,6 +30,8 @@ const GUEST_CID: u32 = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the loading of a snapshot may take; its memory is mapped, not read.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take after that until the guest's memory is seen to be handed over, which comes before the answer.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Serial output that passes in a second, in bytes, and at once: enough for what a kernel says when
 /// it panics. A guest cannot keep the host busy with more.
 const SERIAL_BYTES: u64 = 64 << 10;
@@ -51,7 +56,7 @@ pub(super) async fn boot(
     let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
     let vsock = launched.folder.join("v.sock");
     let started = async {
-        configure(&mut launched.api, firecracker.version, machine, &vsock).await?;
+        configure(&mut launched.api, firecracker, machine, &vsock).await?;
         timeline.mark(Phase::Configured);
         let start = Action {
             action_type: "InstanceStart",
@@ -89,65 +94,184 @@ fn open(vsock: &Path) -> Result<Socket, BootError> {
     step("open the microVM's socket", Socket::open(vsock))
 }
 
-/// Restores the snapshot in `files`, which is one of `machine`.
-pub(super) async fn restore(
+/// A Firecracker that answers, and waits for the snapshot of a machine.
+pub(super) struct Standing {
+    firecracker: Firecracker,
+    machine: Machine,
+    files: SnapshotFiles,
+    /// Whether its guest gets its memory page by page.
+    paged: bool,
+    launched: Launched,
+}
+
+impl Standing {
+    pub(super) async fn launch(
+        firecracker: &Firecracker,
+        machine: &Machine,
+        files: &SnapshotFiles,
+        timeline: &mut Timeline,
+    ) -> Result<Standing, BootError> {
+        if !firecracker.version.restores() {
+            return Err(BootError::NoVmm {
+                program: format!(
+                    "a Firecracker that restores snapshots (this is {})",
+                    firecracker.version
+                ),
+                remedy: format!(
+                    "name v{} or later in FIRELANE_FIRECRACKER, or boot without a snapshot: --cold",
+                    Version::RESTORE_FLOOR
+                ),
+            });
+        }
+        let deadline = Instant::now() + machine.boot_timeout;
+        let paged = firecracker.memory.pages(files.checked.is_some());
+        if !paged {
+            files.mappable()?;
+        }
+        let shown = Shown::restore(machine, files, paged);
+        let launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
+        timeline.mark(Phase::Configured);
+        Ok(Standing {
+            firecracker: firecracker.clone(),
+            machine: machine.clone(),
+            files: files.clone(),
+            paged,
+            launched,
+        })
+    }
+
+    async fn load(self, timeline: &mut Timeline) -> Result<FirecrackerVm, BootError> {
+        let Standing {
+            firecracker,
+            machine,
+            files,
+            paged,
+            mut launched,
+        } = self;
+        let deadline = Instant::now() + machine.boot_timeout;
+        let pager = match paged {
+            true => match page(&firecracker, &machine, &files, &launched, deadline) {
+                Ok(pager) => Some(pager),
+                Err(error) => return Err(launched.fail(error).await),
+            },
+            false => None,
+        };
+        let vsock = launched.folder.join("v.sock");
+        let load = LoadSnapshot {
+            snapshot_path: &files.state,
+            mem_backend: match &pager {
+                Some(pager) => MemoryBackend {
+                    backend_type: "Uffd",
+                    backend_path: pager.socket(),
+                },
+                None => MemoryBackend {
+                    backend_type: "File",
+                    backend_path: &files.memory,
+                },
+            },
+            resume_vm: true,
+            vsock_override: VsockOverride { uds_path: &vsock },
+            clock_realtime: true,
+        };
+        let loaded = launched
+            .api
+            .put("/snapshot/load", &load, LOAD_TIMEOUT)
+            .await;
+        let pager = match handed_over(loaded, pager).await {
+            Ok(pager) => pager,
+            Err(NotLoaded::Api(error)) => return Err(refused_snapshot(launched, error).await),
+            Err(NotLoaded::Pager(error)) => {
+                launched.owned.give_up().await;
+                return Err(BootError::Load(error.into()));
+            }
+        };
+        // It goes on where it was, and there it listened.
+        for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
+            timeline.mark(phase);
+        }
+        let opened = launched.confined(&firecracker).and_then(|()| open(&vsock));
+        match opened {
+            Ok(socket) => {
+                let origin = Origin::Restored(pager);
+                Ok(FirecrackerVm::new(
+                    &firecracker,
+                    &machine,
+                    launched,
+                    socket,
+                    origin,
+                ))
+            }
+            Err(error) => Err(launched.fail(error).await),
+        }
+    }
+}
+
+#[async_trait]
+impl StandBy for Standing {
+    fn pid(&self) -> u32 {
+        self.launched.owned.vmm()
+    }
+
+    fn lives(&self) -> bool {
+        self.launched.owned.lives()
+    }
+
+    async fn restore(
+        self: Box<Self>,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        Ok(Box::new(self.load(timeline).await?))
+    }
+
+    async fn discard(self: Box<Self>) -> Result<(), ControlError> {
+        let removed = self.launched.owned.remove().await;
+        removed.map_err(ControlError::Cleanup)
+    }
+}
+
+/// Whoever hands this machine's VMM its guest's memory.
+fn page(
     firecracker: &Firecracker,
     machine: &Machine,
     files: &SnapshotFiles,
-    timeline: &mut Timeline,
-) -> Result<FirecrackerVm, BootError> {
-    if !firecracker.version.restores() {
-        return Err(BootError::NoVmm {
-            program: format!(
-                "a Firecracker that restores snapshots (this is {})",
-                firecracker.version
-            ),
-            remedy: format!(
-                "name v{} or later in FIRELANE_FIRECRACKER, or boot without a snapshot: --cold",
-                Version::RESTORE_FLOOR
-            ),
-        });
-    }
-    let deadline = Instant::now() + machine.boot_timeout;
-    let shown = Shown::restore(machine, files);
-    let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
-    timeline.mark(Phase::Configured);
-    let vsock = launched.folder.join("v.sock");
-    let load = LoadSnapshot {
-        snapshot_path: &files.state,
-        mem_backend: MemoryBackend {
-            backend_type: "File",
-            backend_path: &files.memory,
-        },
-        resume_vm: true,
-        vsock_override: VsockOverride { uds_path: &vsock },
-        clock_realtime: true,
+    launched: &Launched,
+    deadline: Instant,
+) -> Result<Pager, BootError> {
+    let vmm = launched.owned.record.vmm;
+    let owner = pager::Owner {
+        id: &machine.id,
+        vmm: step("find the VMM", vmm.ok_or_else(missing))?,
+        user: firecracker.user(machine),
+        folder: &launched.folder,
+        memory_bytes: u64::from(machine.memory_mib) << 20,
     };
-    let loaded = launched
-        .api
-        .put("/snapshot/load", &load, LOAD_TIMEOUT)
-        .await;
-    if let Err(error) = loaded {
-        return Err(refused_snapshot(launched, error).await);
-    }
-    // It goes on where it was, and there it listened.
-    for phase in [Phase::Loaded, Phase::Started, Phase::GuestReady] {
-        timeline.mark(phase);
-    }
-    let opened = launched.confined(firecracker).and_then(|()| open(&vsock));
-    match opened {
-        Ok(socket) => {
-            let origin = Origin::Restored;
-            Ok(FirecrackerVm::new(
-                firecracker,
-                machine,
-                launched,
-                socket,
-                origin,
-            ))
-        }
-        Err(error) => Err(launched.fail(error).await),
-    }
+    let pager = Pager::start(&owner, files, deadline.into_std());
+    step("hand out the snapshot's memory", pager)
+}
+
+/// Why a snapshot is not loaded.
+enum NotLoaded {
+    Api(ApiError),
+    Pager(Arc<PagerError>),
+}
+
+/// A snapshot is loaded when the VMM says so, and has handed over its guest's memory if that is paged. If the pager
+/// has ended the VMM, that is the error, and not what followed from it.
+async fn handed_over(
+    loaded: Result<(), ApiError>,
+    pager: Option<Pager>,
+) -> Result<Option<Pager>, NotLoaded> {
+    let Some(mut pager) = pager else {
+        return loaded.map(|()| None).map_err(NotLoaded::Api);
+    };
+    let handed = match loaded {
+        Ok(()) => pager.handed_over(HANDOVER_TIMEOUT).await,
+        Err(error) => match pager.failure() {
+            Some(failure) => Err(failure),
+            None => return Err(NotLoaded::Api(error)),
+        },
+    };
+    handed.map(|()| Some(pager)).map_err(NotLoaded::Pager)
 }
 
 /// After a failed load Firecracker ends; what it answered says more than that.
@@ -167,7 +291,7 @@ fn refused(error: ApiError) -> BootError {
 
 async fn configure(
     api: &mut Api,
-    version: Version,
+    firecracker: &Firecracker,
     machine: &Machine,
     vsock: &Path,
 ) -> Result<(), ApiError> {
@@ -190,7 +314,7 @@ async fn configure(
             // The initrd mounts it: with `true` Firecracker would say `root=` on the command line.
             is_root_device: false,
             is_read_only: true,
-            rate_limiter: None,
+            rate_limiter: firecracker.disk.limiter(),
         };
         api.put("/drives/root", &drive, QUICK).await?;
     }
@@ -210,7 +334,7 @@ async fn configure(
         },
     };
     api.put("/entropy", &entropy, QUICK).await?;
-    if version.has_serial_limit_and_clock() {
+    if firecracker.version.has_serial_limit_and_clock() {
         let serial = Serial {
             rate_limiter: bucket(SERIAL_BYTES),
         };

@@ -49,11 +49,12 @@ impl Shown {
         }
     }
 
-    /// Those of one that is restored.
-    pub(super) fn restore(machine: &Machine, files: &SnapshotFiles) -> Shown {
-        let files = [&files.memory, &files.state];
+    /// Those of one that is restored; the memory's only if it is not handed to it page by page.
+    pub(super) fn restore(machine: &Machine, files: &SnapshotFiles, paged: bool) -> Shown {
+        let memory = Some(&files.memory).filter(|_| !paged);
+        let files = memory.into_iter().chain([&files.state]);
         Shown {
-            read_only: files.into_iter().chain(&machine.rootfs).cloned().collect(),
+            read_only: files.chain(&machine.rootfs).cloned().collect(),
             snapshot: None,
         }
     }

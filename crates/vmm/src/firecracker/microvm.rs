@@ -16,6 +16,7 @@ use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
 use super::exit;
 use super::launch::Launched;
+use super::pager::Pager;
 use super::requests::{SnapshotKind, VmState};
 use super::save::{Place, Written, host_swaps};
 use crate::child::Process;
@@ -41,8 +42,9 @@ pub(super) enum Origin {
     Booted,
     /// It was booted to become a snapshot there.
     Template(Place),
-    /// It was restored: memory that it has not in its own pages is in the snapshot.
-    Restored,
+    /// It was restored: memory that it has not in its own pages is in the snapshot, and handed out by somebody, if it
+    /// is not mapped.
+    Restored(Option<Pager>),
 }
 
 pub(super) struct FirecrackerVm {
@@ -94,10 +96,17 @@ impl FirecrackerVm {
 
     /// A Diff holds all there is only of a guest that was booted, and only if no page was put aside.
     fn kind(&self) -> SnapshotKind {
-        if matches!(self.origin, Origin::Restored) || !self.sound_diffs || host_swaps() {
+        if matches!(self.origin, Origin::Restored(_)) || !self.sound_diffs || host_swaps() {
             SnapshotKind::Full
         } else {
             SnapshotKind::Diff
+        }
+    }
+
+    fn pager(&self) -> Option<&Pager> {
+        match &self.origin {
+            Origin::Restored(pager) => pager.as_ref(),
+            Origin::Booted | Origin::Template(_) => None,
         }
     }
 
@@ -188,6 +197,9 @@ impl MicroVm for FirecrackerVm {
             }
             (paused, _) => paused,
         };
+        if let Some(pager) = self.pager() {
+            pager.set_paused(true);
+        }
         Ok(())
     }
 
@@ -198,6 +210,9 @@ impl MicroVm for FirecrackerVm {
             Pause::Paused => self.set_state("Resumed").await.map_err(refused("resume"))?,
         }
         self.pause = Pause::No;
+        if let Some(pager) = self.pager() {
+            pager.set_paused(false);
+        }
         Ok(())
     }
 
@@ -241,18 +256,43 @@ impl MicroVm for FirecrackerVm {
         Ok(Saved { stood })
     }
 
+    fn snapshot_fault(&self) -> Option<Refusal> {
+        let fault = self.pager()?.snapshot_fault()?;
+        Some(fault.into())
+    }
+
     async fn died(&mut self) -> Death {
-        match &mut self.owned.child {
+        let death = match &mut self.owned.child {
             Some(child) => {
                 let death = child.death(&mut self.stderr, &mut self.console);
                 exit::explain(death.await)
             }
             None => std::future::pending().await,
+        };
+        match self.pager().and_then(Pager::failure) {
+            Some(failure) => Death {
+                status: format!("{}: {}", death.status, chain(&*failure)),
+                ..death
+            },
+            None => death,
         }
     }
 
     async fn destroy(self: Box<Self>) -> Result<(), ControlError> {
-        self.owned.remove().await.map_err(ControlError::Cleanup)
+        let removed = self.owned.remove().await;
+        // It could not be told apart from a fault before its VMM is gone.
+        if let Origin::Restored(Some(pager)) = self.origin {
+            pager.end().await;
+        }
+        removed.map_err(ControlError::Cleanup)
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
     }
 }
 

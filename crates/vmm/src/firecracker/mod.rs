@@ -12,20 +12,24 @@
 
 mod api;
 mod boot;
+mod disk;
 mod exit;
 mod launch;
 mod microvm;
+mod pager;
 mod raw;
 mod requests;
 mod save;
 mod version;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use async_trait::async_trait;
+use firelane_sys::userfault;
 
 use crate::driver::{
-    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
+    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles, StandBy,
 };
 use crate::host;
 use crate::owned::{hash, user_of};
@@ -33,6 +37,8 @@ use crate::timeline::Timeline;
 use crate::trial::Trial;
 
 pub use api::ApiError;
+pub use disk::DiskLimits;
+pub use pager::{LayoutError, PagerError};
 pub use version::{BadVersion, FindError, Version};
 
 /// The program's usual name.
@@ -50,6 +56,50 @@ pub struct Firecracker {
     version: Version,
     format: Version,
     tsc_khz: u64,
+    memory: MemoryFrom,
+    disk: DiskLimits,
+}
+
+/// How a restored guest comes by its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryFrom {
+    /// Its VMM maps the file: clones share what they only read, in the page cache. The file has to be checked as a
+    /// whole before.
+    File,
+    /// It is handed out as it is missed, by userfaultfd, each range checked before. What clones of the snapshot touched
+    /// first is handed out before it is missed. Nothing is shared.
+    Userfault,
+    /// From the file, once all of it is known to be what was sealed; until then by userfaultfd.
+    Either,
+}
+
+impl MemoryFrom {
+    /// Whether this is how a snapshot is restored whose memory is, or is not, still to be checked.
+    fn pages(self, is_checked: bool) -> bool {
+        match self {
+            MemoryFrom::File => false,
+            MemoryFrom::Userfault => true,
+            MemoryFrom::Either => is_checked,
+        }
+    }
+}
+
+/// What is no way to come by memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a guest's memory does not come from {0:?}: say 'file', 'userfault' or 'either'")]
+pub struct BadMemoryFrom(String);
+
+impl FromStr for MemoryFrom {
+    type Err = BadMemoryFrom;
+
+    fn from_str(text: &str) -> Result<MemoryFrom, BadMemoryFrom> {
+        match text {
+            "file" => Ok(MemoryFrom::File),
+            "userfault" => Ok(MemoryFrom::Userfault),
+            "either" => Ok(MemoryFrom::Either),
+            _ => Err(BadMemoryFrom(text.chars().take(40).collect())),
+        }
+    }
 }
 
 /// How a Firecracker is confined.
@@ -137,6 +187,11 @@ impl Firecracker {
             version,
             format,
             tsc_khz: 0,
+            memory: match userfault::is_there() {
+                true => MemoryFrom::Either,
+                false => MemoryFrom::File,
+            },
+            disk: DiskLimits::DEFAULT,
         })
     }
 
@@ -181,6 +236,25 @@ impl Firecracker {
         }
     }
 
+    /// The same with guests that come by their memory in this way.
+    #[must_use]
+    pub fn with_memory(&self, memory: MemoryFrom) -> Firecracker {
+        Firecracker {
+            memory,
+            ..self.clone()
+        }
+    }
+
+    /// The same with guests that may read so much of their disks. Snapshots keep the bounds of the guest that they were
+    /// made of, and are of use to guests with the same ones only.
+    #[must_use]
+    pub fn with_disk(&self, disk: DiskLimits) -> Firecracker {
+        Firecracker {
+            disk,
+            ..self.clone()
+        }
+    }
+
     /// Its program.
     #[must_use]
     pub fn program(&self) -> &Path {
@@ -220,11 +294,16 @@ impl Driver for Firecracker {
         false
     }
 
+    fn checks_memory(&self) -> bool {
+        self.memory != MemoryFrom::File
+    }
+
     fn identity(&self, machine: &Machine) -> Identity {
         let (kind, version, format) = (self.kind().name(), self.version, self.format);
         let (program, processor) = (host::stamp(&self.program), host::processor());
         let kernel = host::kernel_family();
-        let arguments = format!("{} {:?}", boot::kernel_arguments(machine), machine.rootfs);
+        let (kernel_arguments, rootfs) = (boot::kernel_arguments(machine), &machine.rootfs);
+        let arguments = format!("{kernel_arguments} {rootfs:?} {:?}", self.disk);
         let arguments = hash(&arguments);
         Identity {
             vmm: format!(
@@ -244,14 +323,14 @@ impl Driver for Firecracker {
         Ok(Box::new(vm))
     }
 
-    async fn restore(
+    async fn stand_by(
         &self,
         machine: &Machine,
         files: &SnapshotFiles,
         timeline: &mut Timeline,
-    ) -> Result<Box<dyn MicroVm>, BootError> {
+    ) -> Result<Box<dyn StandBy>, BootError> {
         refuse_network(machine)?;
-        let vm = boot::restore(self, machine, files, timeline).await?;
-        Ok(Box::new(vm))
+        let standing = boot::Standing::launch(self, machine, files, timeline).await?;
+        Ok(Box::new(standing))
     }
 }

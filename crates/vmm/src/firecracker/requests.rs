@@ -31,8 +31,7 @@ pub(super) struct Drive<'a> {
     pub(super) path_on_host: &'a Path,
     pub(super) is_root_device: bool,
     pub(super) is_read_only: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rate_limiter: Option<RateLimiter>,
+    pub(super) rate_limiter: RateLimiter,
 }
 
 /// Two token buckets; each is without a bound if absent.

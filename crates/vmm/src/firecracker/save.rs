@@ -7,11 +7,12 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, SeekFrom, copy_file_range, seek};
+use rustix::io::Errno;
 
 use super::api::{Api, ApiError};
 use super::requests::{CreateSnapshot, SnapshotKind};
@@ -24,6 +25,8 @@ const SLOWEST_MIB_PER_S: u32 = 16;
 /// Others read a snapshot, VMMs with a user of their own among them; a folder keeps it from those that
 /// shall not.
 const READABLE: u32 = 0o444;
+/// What is copied at once where the kernel does not do it by itself, in bytes.
+const COPIED_BYTES: usize = 1 << 20;
 
 /// A folder for a snapshot that does not exist yet, beside its files.
 #[derive(Debug)]
@@ -158,7 +161,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let data = match seek(&from, SeekFrom::Data(at)) {
             Ok(data) => data,
             // Nothing but a hole is left.
-            Err(rustix::io::Errno::NXIO) => break,
+            Err(Errno::NXIO) => break,
             Err(errno) => return Err(errno.into()),
         };
         let hole = seek(&from, SeekFrom::Hole(data))?.min(size);
@@ -172,10 +175,29 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     let (mut read, mut write) = (start, start);
     while read < end {
         let length = usize::try_from(end - read).unwrap_or(usize::MAX);
-        if copy_file_range(from, Some(&mut read), to, Some(&mut write), length)? == 0 {
+        match copy_file_range(from, Some(&mut read), to, Some(&mut write), length) {
             // It became shorter while it was read.
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            // From one file system to another of another kind. Source: copy_file_range(2), "ERRORS".
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                return copy_by_hand(from, to, read, end);
+            }
+            Err(errno) => return Err(errno.into()),
         }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0; COPIED_BYTES];
+    let mut at = start;
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let piece = &mut buffer[..length.min(COPIED_BYTES)];
+        from.read_exact_at(piece, at)?;
+        to.write_all_at(piece, at)?;
+        at += piece.len() as u64;
     }
     Ok(())
 }
@@ -190,7 +212,6 @@ pub(super) fn host_swaps() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_copy_has_the_content_and_the_holes() {
@@ -205,6 +226,18 @@ mod tests {
         let meta = fs::metadata(&to).unwrap();
         assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
         assert_eq!(meta.permissions().mode() & 0o777, READABLE);
+    }
+
+    #[test]
+    fn a_copy_to_another_file_system_is_the_same() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), Path::new("/dev/shm"));
+        let from = folder.path().join("from");
+        let content: Vec<u8> = (0..3 << 20).map(|byte: u32| (byte % 251) as u8).collect();
+        fs::write(&from, &content).unwrap();
+        let other = tempfile::tempdir_in(other).unwrap();
+        let to = other.path().join("to");
+        copy(&from, &to).unwrap();
+        assert!(fs::read(&to).unwrap() == content);
     }
 
     #[test]

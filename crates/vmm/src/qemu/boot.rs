@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use async_trait::async_trait;
 use firelane_sys::cgroup::Bounds;
 use firelane_sys::jail::{Jail, Opens};
 use tokio::net::UnixStream;
@@ -18,7 +19,9 @@ use super::link::{Link, Peer};
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
 use super::{Qemu, find_program, migration};
-use crate::driver::{Acceleration, BootError, Machine, SnapshotFiles};
+use crate::driver::{
+    Acceleration, BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy,
+};
 use crate::owned::{Owned, Start, existing, step, user_of};
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
@@ -42,32 +45,113 @@ const SYSTEM_FOLDERS: [&str; 6] = [
 ];
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/urandom"];
 
-/// Boots `machine`, or restores the snapshot of one.
-pub(super) async fn start(
-    qemu: &Qemu,
-    machine: &Machine,
-    snapshot: Option<&SnapshotFiles>,
-    timeline: &mut Timeline,
-) -> Result<QemuVm, BootError> {
-    find_program(&qemu.program).map_err(|_| BootError::NoVmm {
-        program: qemu.program.display().to_string(),
-        remedy: super::probe::REMEDY.into(),
-    })?;
-    let (origin, kept) = match (snapshot, &machine.snapshot) {
-        (Some(files), _) => (Origin::Clone, Some(Kept::open(files.clone())?)),
-        (None, Some(files)) => (
-            Origin::Template,
-            Some(Kept::create(files.clone(), machine.memory_mib)?),
-        ),
-        (None, None) => (Origin::Boot, None),
-    };
-    let mut starting = Starting::new(qemu, machine, origin)?;
-    match starting.start(qemu, machine, kept, timeline).await {
-        Ok(parts) => Ok(starting.into_vm(qemu, machine, parts)),
-        Err(error) => {
-            starting.owned.give_up().await;
-            Err(error)
+/// A QEMU that answers; its guest, which is to boot or to go on from a snapshot, does not run yet.
+pub(super) struct Standing {
+    qemu: Qemu,
+    machine: Machine,
+    starting: Starting,
+    kept: Option<Kept>,
+    launched: Launched,
+}
+
+impl Standing {
+    /// Starts it for `machine`, or for the snapshot of one.
+    pub(super) async fn launch(
+        qemu: &Qemu,
+        machine: &Machine,
+        snapshot: Option<&SnapshotFiles>,
+        timeline: &mut Timeline,
+    ) -> Result<Standing, BootError> {
+        find_program(&qemu.program).map_err(|_| BootError::NoVmm {
+            program: qemu.program.display().to_string(),
+            remedy: super::probe::REMEDY.into(),
+        })?;
+        let (origin, kept) = match (snapshot, &machine.snapshot) {
+            (Some(files), _) => (Origin::Clone, Some(Kept::open(files.clone())?)),
+            (None, Some(files)) => (
+                Origin::Template,
+                Some(Kept::create(files.clone(), machine.memory_mib)?),
+            ),
+            (None, None) => (Origin::Boot, None),
+        };
+        let mut starting = Starting::new(qemu, machine, origin)?;
+        let memory = kept.as_ref().map(|kept| &kept.memory);
+        let deadline = Instant::now() + machine.boot_timeout;
+        let launched = starting.launch(qemu, machine, memory, deadline, timeline);
+        match launched.await {
+            Ok(launched) => Ok(Standing {
+                qemu: qemu.clone(),
+                machine: machine.clone(),
+                starting,
+                kept,
+                launched,
+            }),
+            Err(error) => {
+                starting.owned.give_up().await;
+                Err(error)
+            }
         }
+    }
+
+    /// Starts its guest, and waits until that listens.
+    pub(super) async fn start(self, timeline: &mut Timeline) -> Result<QemuVm, BootError> {
+        let Standing {
+            qemu,
+            machine,
+            mut starting,
+            kept,
+            launched,
+        } = self;
+        let deadline = Instant::now() + machine.boot_timeout;
+        let Launched {
+            mut monitor,
+            link,
+            mut stderr,
+            mut console,
+        } = launched;
+        let guest = starting.start_guest(kept.as_ref(), &mut monitor, link, timeline);
+        let error = match timeout_at(deadline, guest).await {
+            Ok(Ok(link)) => {
+                let parts = Parts {
+                    kept,
+                    monitor,
+                    link,
+                    stderr,
+                    console,
+                };
+                return Ok(starting.into_vm(&qemu, &machine, parts));
+            }
+            Ok(Err(error)) => {
+                let owned = &mut starting.owned;
+                owned.explain(error, &mut stderr, &mut console).await
+            }
+            Err(_) => not_ready(&machine, &console),
+        };
+        starting.owned.give_up().await;
+        Err(error)
+    }
+}
+
+#[async_trait]
+impl StandBy for Standing {
+    fn pid(&self) -> u32 {
+        self.starting.owned.vmm()
+    }
+
+    fn lives(&self) -> bool {
+        self.starting.owned.lives()
+    }
+
+    async fn restore(
+        self: Box<Self>,
+        timeline: &mut Timeline,
+    ) -> Result<Box<dyn MicroVm>, BootError> {
+        Ok(Box::new(self.start(timeline).await?))
+    }
+
+    async fn discard(self: Box<Self>) -> Result<(), ControlError> {
+        let removed = self.starting.owned.remove().await;
+        removed.map_err(ControlError::Cleanup)
     }
 }
 
@@ -89,6 +173,7 @@ impl Kept {
     /// Those of a snapshot that is there. The memory is open for reading only, and stays so: that
     /// is what keeps a clone from spoiling it.
     fn open(files: SnapshotFiles) -> Result<Kept, BootError> {
+        files.mappable()?;
         let open = |path: &Path| File::open(path).map_err(unreadable(path));
         Ok(Kept {
             memory: open(&files.memory)?,
@@ -168,37 +253,6 @@ impl Starting {
         }
         let owned = Owned::make(&qemu.run_base, &machine.id, &bounds(machine))?;
         Ok(Starting { owned, origin })
-    }
-
-    async fn start(
-        &mut self,
-        qemu: &Qemu,
-        machine: &Machine,
-        kept: Option<Kept>,
-        timeline: &mut Timeline,
-    ) -> Result<Parts, BootError> {
-        let deadline = Instant::now() + machine.boot_timeout;
-        let memory = kept.as_ref().map(|kept| &kept.memory);
-        let Launched {
-            mut monitor,
-            link,
-            mut stderr,
-            mut console,
-        } = self
-            .launch(qemu, machine, memory, deadline, timeline)
-            .await?;
-        let guest = self.start_guest(kept.as_ref(), &mut monitor, link, timeline);
-        match timeout_at(deadline, guest).await {
-            Ok(Ok(link)) => Ok(Parts {
-                kept,
-                monitor,
-                link,
-                stderr,
-                console,
-            }),
-            Ok(Err(error)) => Err(self.owned.explain(error, &mut stderr, &mut console).await),
-            Err(_) => Err(not_ready(machine, &console)),
-        }
     }
 
     /// Starts the VMM in its jail and waits until it answers.

@@ -18,8 +18,10 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use crate::driver::{
-    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles,
+    Acceleration, BootError, Driver, DriverKind, Identity, Machine, MicroVm, SnapshotFiles, StandBy,
 };
+use boot::Standing;
+
 use crate::host;
 use crate::owned;
 use crate::timeline::Timeline;
@@ -79,17 +81,17 @@ impl Driver for Qemu {
         machine: &Machine,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError> {
-        let vm = boot::start(self, machine, None, timeline).await?;
-        Ok(Box::new(vm))
+        let standing = Standing::launch(self, machine, None, timeline).await?;
+        Ok(Box::new(standing.start(timeline).await?))
     }
 
-    async fn restore(
+    async fn stand_by(
         &self,
         machine: &Machine,
         files: &SnapshotFiles,
         timeline: &mut Timeline,
-    ) -> Result<Box<dyn MicroVm>, BootError> {
-        let vm = boot::start(self, machine, Some(files), timeline).await?;
-        Ok(Box::new(vm))
+    ) -> Result<Box<dyn StandBy>, BootError> {
+        let standing = Standing::launch(self, machine, Some(files), timeline).await?;
+        Ok(Box::new(standing))
     }
 }

@@ -2,8 +2,8 @@
 //! what clones take of the host's memory.
 //!
 //! Each restore is measured from its start to the guest's greeting, in turns, so that what else the host
-//! does strikes all of them: raw, by Firelane without a jail, in our jail, in Firecracker's jailer. The
-//! bare guest does nothing of its own meanwhile, so the difference is ours.
+//! does strikes all of them: raw, by Firelane without a jail, in our jail, in Firecracker's jailer, and in
+//! either where the VMM was started before and waits, as in a service. The bare guest does nothing of its own meanwhile, so the difference is ours.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,7 +84,15 @@ struct Bench {
     machine: Machine,
     files: SnapshotFiles,
     folder: PathBuf,
-    ways: Vec<(&'static str, Firecracker)>,
+    ways: Vec<Way>,
+}
+
+/// How a snapshot is restored.
+struct Way {
+    name: &'static str,
+    firecracker: Firecracker,
+    /// The VMM waits already when the clock starts.
+    waits: bool,
 }
 
 impl Bench {
@@ -97,10 +105,7 @@ impl Bench {
         let own = tempfile::tempdir_in(folder)
             .map_err(Failure::platform)?
             .keep();
-        let files = SnapshotFiles {
-            memory: own.join("memory"),
-            state: own.join("state"),
-        };
+        let files = SnapshotFiles::new(own.join("memory"), own.join("state"));
         let machine = Machine {
             id: String::new(),
             kernel: kernel.into(),
@@ -112,20 +117,28 @@ impl Bench {
             snapshot: None,
             network: None,
         };
-        let jailings = [("no jail", Jailing::None), ("our jail", Jailing::Ours)];
-        let jailer = default_jailer().map(|jailer| ("jailer", Jailing::Jailer(jailer)));
-        let ways: Vec<(&str, Firecracker)> = jailings
-            .into_iter()
-            .chain(jailer)
-            .map(|(name, jailing)| (name, firecracker.with_jailing(jailing)))
-            .collect();
+        let way = |name, jailing: &Jailing, waits| Way {
+            name,
+            firecracker: firecracker.with_jailing(jailing.clone()),
+            waits,
+        };
+        let mut ways = vec![
+            way("no jail", &Jailing::None, false),
+            way("our jail", &Jailing::Ours, false),
+            way("ours, waiting", &Jailing::Ours, true),
+        ];
+        if let Some(jailer) = default_jailer().map(Jailing::Jailer) {
+            ways.push(way("jailer", &jailer, false));
+            ways.push(way("jailer, waiting", &jailer, true));
+        }
         let template = Machine {
             id: new_id(),
             snapshot: Some(files.clone()),
             ..machine.clone()
         };
         // The first way is as good as the others for this.
-        let vm = ways[0].1.boot(&template, &mut Timeline::start()).await?;
+        let first = &ways[0].firecracker;
+        let vm = first.boot(&template, &mut Timeline::start()).await?;
         greet(&*vm).await?;
         vm.snapshot().await.map_err(Failure::platform)?;
         Ok(Bench {
@@ -137,12 +150,14 @@ impl Bench {
     }
 
     async fn restores(&self, runs: u32) -> Result<Size, Failure> {
-        let names = ["raw"].into_iter().chain(self.ways.iter().map(|way| way.0));
+        let names = ["raw"]
+            .into_iter()
+            .chain(self.ways.iter().map(|way| way.name));
         let mut ways: Vec<(&str, Vec<f64>)> = names.map(|name| (name, Vec::new())).collect();
         for number in 0..=runs {
             let mut took = vec![self.raw().await?];
-            for (_, firecracker) in &self.ways {
-                took.push(self.ours(firecracker).await?);
+            for way in &self.ways {
+                took.push(self.ours(way).await?);
             }
             // The first fills caches that later ones find full.
             if number > 0 {
@@ -158,33 +173,46 @@ impl Bench {
     }
 
     async fn raw(&self) -> Result<Duration, Failure> {
-        let firecracker = &self.ways[0].1;
+        let firecracker = &self.ways[0].firecracker;
         let raw = firecracker.raw(&self.files, &self.folder).await;
         raw.map_err(Failure::platform)
     }
 
-    async fn ours(&self, firecracker: &Firecracker) -> Result<Duration, Failure> {
-        let begun = Instant::now();
-        let vm = self.restore(firecracker).await?;
+    async fn ours(&self, way: &Way) -> Result<Duration, Failure> {
+        let mut begun = Instant::now();
+        let vm = match way.waits {
+            false => self.restore(&way.firecracker).await?,
+            true => {
+                let (machine, mut unseen) = (self.named(), Timeline::start());
+                let standing = way.firecracker.stand_by(&machine, &self.files, &mut unseen);
+                let standing = standing.await?;
+                begun = Instant::now();
+                standing.restore(&mut unseen).await?
+            }
+        };
         greet(&*vm).await?;
         let took = begun.elapsed();
         vm.destroy().await.map_err(Failure::platform)?;
         Ok(took)
     }
 
-    async fn restore(&self, firecracker: &Firecracker) -> Result<Box<dyn MicroVm>, Failure> {
-        let machine = Machine {
+    fn named(&self) -> Machine {
+        Machine {
             id: new_id(),
             ..self.machine.clone()
-        };
-        let mut unseen = Timeline::start();
+        }
+    }
+
+    async fn restore(&self, firecracker: &Firecracker) -> Result<Box<dyn MicroVm>, Failure> {
+        let (machine, mut unseen) = (self.named(), Timeline::start());
         let restored = firecracker.restore(&machine, &self.files, &mut unseen);
         Ok(restored.await?)
     }
 
     /// What each of so many takes while all live.
     async fn clones(&self, count: u32) -> Result<Vec<Taken>, Failure> {
-        let (_, firecracker) = self.ways.last().expect("there is one without a jail");
+        let way = self.ways.last().expect("there is one without a jail");
+        let firecracker = &way.firecracker;
         let mut clones = Vec::new();
         for _ in 0..count {
             let vm = self.restore(firecracker).await?;
@@ -217,7 +245,7 @@ fn tell(measured: &Measured) -> Result<(), Failure> {
     for Size { memory_mib, ways } in &measured.sizes {
         let runs = ways.first().map_or(0, |(_, values)| values.len());
         say(format_args!(
-            "{:>12} {:>10} {:>10} {:>10} {:>10}   (ms from the start of a restore to the first reply, {memory_mib} MiB, {runs} each in turns)",
+            "{:>15} {:>10} {:>10} {:>10} {:>10}   (ms from the start of a restore to the first reply, {memory_mib} MiB, {runs} each in turns)",
             "", "p50", "p90", "p99", "added p50"
         ))?;
         let mut raw = None;
@@ -225,7 +253,7 @@ fn tell(measured: &Measured) -> Result<(), Failure> {
             let [p50, p90, p99] = percentiles(values, [50, 90, 99]);
             let added = p50 - *raw.get_or_insert(p50);
             say(format_args!(
-                "{name:>12} {p50:>10.1} {p90:>10.1} {p99:>10.1} {added:>10.1}"
+                "{name:>15} {p50:>10.1} {p90:>10.1} {p99:>10.1} {added:>10.1}"
             ))?;
         }
     }

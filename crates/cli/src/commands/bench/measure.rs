@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use firelane_agent::clone::Ready;
+use firelane_agent::clone::{self, Ready};
 use firelane_agent::warm::Warm;
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::Lang;
@@ -18,6 +18,9 @@ use crate::run::{Finished, Output, Request, StdinSource, execute, run_in};
 const LIMIT: Duration = Duration::from_secs(120);
 /// What it may write.
 const OUTPUT_BYTES: u64 = 1 << 20;
+
+/// Why there is nothing to restore.
+const NO_SNAPSHOT: &str = "a snapshot cannot serve this machine, so there is nothing to restore";
 
 /// A boot, until the guest-runner answers.
 pub(super) async fn boot(host: &Host) -> Result<Timeline, Failure> {
@@ -46,6 +49,30 @@ pub(super) async fn run(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
         &mut timeline,
     )
     .await?;
+    check(&finished, output)?;
+    Ok(timeline)
+}
+
+/// What a service does: the VMM waits already, and the clock starts with the restore.
+pub(super) async fn waiting(host: &Host, lang: Lang) -> Result<Timeline, Failure> {
+    let id = new_id();
+    let Some(machine) = host.clone_machine(&id) else {
+        return Err(Failure::usage(NO_SNAPSHOT));
+    };
+    let files = host.snapshot().await?;
+    let mut unseen = Timeline::start();
+    let standing = host.driver.stand_by(&machine, &files, &mut unseen).await?;
+    let mut timeline = Timeline::start();
+    let vm = standing.restore(&mut timeline).await?;
+    let Ready { vm, session, .. } = clone::take_up(vm, &id, &files, &mut timeline).await?;
+    let mut output = Output::collect();
+    let started = Started {
+        vm,
+        session,
+        network: None,
+    };
+    let request = request(host, lang, &id);
+    let finished = run_in(started, request, &mut output, &mut timeline).await?;
     check(&finished, output)?;
     Ok(timeline)
 }
@@ -85,8 +112,7 @@ pub(super) async fn bare(host: &Host, lang: Lang) -> Result<f64, Failure> {
         return Err(Failure::usage(message));
     };
     let Some(machine) = host.clone_machine(&id) else {
-        let message = "a snapshot cannot serve this machine, so there is nothing to restore";
-        return Err(Failure::usage(message));
+        return Err(Failure::usage(NO_SNAPSHOT));
     };
     let files = host.snapshot().await?;
     let mut seed = [0; SEED_BYTES];

@@ -4,6 +4,7 @@ mod compare;
 mod firecracker;
 mod measure;
 mod memory;
+mod paging;
 mod report;
 mod stats;
 mod throughput;
@@ -23,6 +24,7 @@ pub(super) async fn bench(command: BenchCommand) -> Result<u8, Failure> {
         // It ends its service itself.
         BenchCommand::Throughput(args) => throughput::throughput(args).await,
         BenchCommand::Firecracker(args) => interruptible(firecracker::firecracker(args)).await,
+        BenchCommand::Paging(args) => interruptible(paging::paging(args)).await,
         BenchCommand::Memory(args) => interruptible(memory::memory(args)).await,
         BenchCommand::Compare { lang, args } => interruptible(compare::compare(*lang, args)).await,
         BenchCommand::Boot(args) => phases("boot".into(), Measured::Boot, args).await,

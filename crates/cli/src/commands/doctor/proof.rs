@@ -80,10 +80,7 @@ struct Took {
 async fn run(firecracker: &Firecracker, kernel: PathBuf) -> anyhow::Result<Took> {
     // What the snapshot takes is little, and swept with the folder if we are killed.
     let folder = RunDir::make(&rundir::default_base(), &new_id())?;
-    let files = SnapshotFiles {
-        memory: folder.path().join("memory"),
-        state: folder.path().join("state"),
-    };
+    let files = SnapshotFiles::new(folder.path().join("memory"), folder.path().join("state"));
     let took = in_steps(firecracker, kernel, files).await;
     folder.remove()?;
     took

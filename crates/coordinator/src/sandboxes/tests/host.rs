@@ -76,6 +76,7 @@ impl Host {
             running: 0,
             sandboxes: 0,
             pools: Vec::new(),
+            standing: Default::default(),
             version: "1".into(),
         };
         let draining = false;

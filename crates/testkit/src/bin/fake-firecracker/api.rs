@@ -107,7 +107,9 @@ async fn answer_instead(
     let mut raw = raw;
     match instead {
         Instead::Nothing => std::future::pending().await,
-        Instead::Mute => return empty(StatusCode::BAD_REQUEST),
+        Instead::Mute | Instead::Wrong | Instead::Beyond | Instead::Outside => {
+            return empty(StatusCode::BAD_REQUEST);
+        }
         Instead::Garbage => {
             let _ = raw.write_all(b"\x00\xffthis is not HTTP\r\n\r\n");
         }
@@ -157,7 +159,7 @@ fn answer(vm: &Rc<RefCell<Vm>>, point: Point, path: &str, body: &[u8]) -> Result
             let _: serde_json::Value = parse(body)?;
             vm.device()
         }
-        Point::Start | Point::Connect => Ok(()),
+        Point::Start | Point::Memory | Point::Connect => Ok(()),
     }
 }
 

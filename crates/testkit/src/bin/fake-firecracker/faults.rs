@@ -18,6 +18,8 @@ pub(super) enum Point {
     State,
     Create,
     Load,
+    /// When the guest's memory is handed over.
+    Memory,
     /// When the host connects to the guest.
     Connect,
 }
@@ -33,8 +35,14 @@ enum Kind {
     Garbage,
     /// The connection is closed in the middle of an answer.
     Half,
-    /// An error, told without a `fault_message`.
+    /// An error, told without a `fault_message`; a message without what belongs to it.
     Mute,
+    /// What is passed on is something else.
+    Wrong,
+    /// More is claimed than there is.
+    Beyond,
+    /// What is claimed is less than there is.
+    Outside,
 }
 
 /// A fault, if there is one.
@@ -51,6 +59,9 @@ pub(super) enum Instead {
     Garbage,
     Half,
     Mute,
+    Wrong,
+    Beyond,
+    Outside,
 }
 
 impl Fault {
@@ -112,6 +123,9 @@ impl Fault {
             Kind::Garbage => Instead::Garbage,
             Kind::Half => Instead::Half,
             Kind::Mute => Instead::Mute,
+            Kind::Wrong => Instead::Wrong,
+            Kind::Beyond => Instead::Beyond,
+            Kind::Outside => Instead::Outside,
         })
     }
 }
@@ -123,6 +137,9 @@ fn kind_of(name: &str) -> Kind {
         "garbage" => Kind::Garbage,
         "half" => Kind::Half,
         "mute" => Kind::Mute,
+        "wrong" => Kind::Wrong,
+        "beyond" => Kind::Beyond,
+        "outside" => Kind::Outside,
         other => panic!("no fault is called {other}"),
     }
 }
@@ -140,6 +157,7 @@ fn point_of(name: &str) -> Point {
         "state" => Point::State,
         "create" => Point::Create,
         "load" => Point::Load,
+        "memory" => Point::Memory,
         "connect" => Point::Connect,
         other => panic!("no point is called {other}"),
     }

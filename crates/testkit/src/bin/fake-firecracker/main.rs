@@ -11,6 +11,7 @@
 mod api;
 mod faults;
 mod guest;
+mod paged;
 mod snapshot;
 mod vm;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where in its memory the guest has its counter, and whether it is stale: the first two words of a
 /// page of its own.
-const GUEST_AT: u64 = 1 << 20;
+pub(super) const GUEST_AT: u64 = 1 << 20;
 const PAGE: usize = 4096;
 /// What a Full snapshot writes at once.
 const CHUNK: usize = 1 << 20;
@@ -72,12 +72,8 @@ pub(super) fn write(
     memory.sync_all()
 }
 
-/// Reads one; in words of the real one what is wrong with it.
-pub(super) fn read(
-    state_path: &Path,
-    memory_path: &Path,
-    format: &str,
-) -> Result<(State, Words), String> {
+/// Reads the state; in words of the real one what is wrong with it.
+pub(super) fn read(state_path: &Path, format: &str) -> Result<State, String> {
     let text = fs::read(state_path).map_err(|error| {
         format!("Load snapshot error: Failed to restore from snapshot: Failed to open snapshot file: {error}")
     })?;
@@ -90,17 +86,21 @@ pub(super) fn read(
             state.format
         ));
     }
-    let memory = File::open(memory_path).map_err(|error| {
-        format!("Load snapshot error: Failed to restore from snapshot: Failed to load guest memory: {error}")
-    })?;
-    let size = memory.metadata().map_err(|error| error.to_string())?.len();
-    if size < state.mem_size_mib << 20 {
-        return Err("Load snapshot error: Failed to restore from snapshot: Failed to load guest memory: the file is too short".into());
-    }
     for drive in &state.drives {
         File::open(drive).map_err(|error| {
             format!("Load snapshot error: Failed to restore devices: Block: {error}")
         })?;
+    }
+    Ok(state)
+}
+
+/// The words in a memory file of this size.
+pub(super) fn words_in(memory_path: &Path, size: u64) -> Result<Words, String> {
+    let memory = File::open(memory_path).map_err(|error| {
+        format!("Load snapshot error: Failed to restore from snapshot: Failed to load guest memory: {error}")
+    })?;
+    if memory.metadata().map_err(|error| error.to_string())?.len() < size {
+        return Err("Load snapshot error: Failed to restore from snapshot: Failed to load guest memory: the file is too short".into());
     }
     let mut page = [0; PAGE];
     memory
@@ -108,5 +108,5 @@ pub(super) fn read(
         .map_err(|error| error.to_string())?;
     let counter = u64::from_le_bytes(page[..8].try_into().expect("eight bytes"));
     let stale = page[8] != 0;
-    Ok((state, Words { counter, stale }))
+    Ok(Words { counter, stale })
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::FORMAT;
 use crate::faults::Fault;
 use crate::guest::{self, Simulated};
+use crate::paged::Paged;
 use crate::snapshot::{self, State, Words};
 
 /// Why a request is answered with 400; whether the process ends then.
@@ -42,6 +43,8 @@ pub(super) struct Vm {
     drives: Vec<PathBuf>,
     vsock: Option<PathBuf>,
     guest: Option<Rc<RefCell<Simulated>>>,
+    /// Memory that somebody else fills.
+    paged: Option<Paged>,
     fault: Fault,
 }
 
@@ -72,6 +75,32 @@ pub(super) struct Drive {
     _is_root_device: bool,
     #[serde(rename = "is_read_only")]
     _is_read_only: bool,
+    rate_limiter: Option<RateLimiter>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimiter {
+    bandwidth: Option<TokenBucket>,
+    ops: Option<TokenBucket>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenBucket {
+    size: u64,
+    refill_time: u64,
+}
+
+impl RateLimiter {
+    /// With a size or a time of 0 the real one has no bound, and says nothing of it.
+    fn bounds_all(&self) -> bool {
+        let bounds = |bucket: &Option<TokenBucket>| {
+            let bucket = bucket.as_ref();
+            bucket.is_some_and(|bucket| bucket.size > 0 && bucket.refill_time > 0)
+        };
+        bounds(&self.bandwidth) && bounds(&self.ops)
+    }
 }
 
 #[derive(Deserialize)]
@@ -137,6 +166,7 @@ impl Vm {
             drives: Vec::new(),
             vsock: None,
             guest: None,
+            paged: None,
             fault,
         }
     }
@@ -193,6 +223,13 @@ impl Vm {
         File::open(&drive.path_on_host).map_err(|error| {
             format!("Drive config error: Unable to create the virtio block device: {error}")
         })?;
+        // Not the real one's: a guest whose disk is not bounded is a fault of the driver.
+        if !drive
+            .rate_limiter
+            .is_some_and(|limiter| limiter.bounds_all())
+        {
+            return Err("the drive has no rate limiter".to_owned().into());
+        }
         self.drives.push(drive.path_on_host);
         Ok(())
     }
@@ -269,11 +306,18 @@ impl Vm {
     }
 
     fn load_fresh(&mut self, load: &Load) -> Result<(), String> {
-        if load.mem_backend.backend_type != "File" {
-            return Err("this stand-in maps files only".into());
-        }
-        let paths = (&load.snapshot_path, &load.mem_backend.backend_path);
-        let (state, words) = snapshot::read(paths.0, paths.1, FORMAT)?;
+        let state = snapshot::read(&load.snapshot_path, FORMAT)?;
+        let (backend, size) = (&load.mem_backend, state.mem_size_mib << 20);
+        let words = match backend.backend_type.as_str() {
+            "File" => snapshot::words_in(&backend.backend_path, size)?,
+            "Uffd" => {
+                let paged = Paged::hand_over(&backend.backend_path, size, &self.fault)?;
+                let words = paged.words();
+                self.paged = Some(paged);
+                words
+            }
+            other => return Err(format!("unknown variant `{other}`")),
+        };
         let vsock = match &load.vsock_override {
             Some(other) => other.uds_path.clone(),
             None => state.vsock,
