@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::program::{on_path, run, succeeds};
 use crate::workspace::{Workspace, cargo};
-use crate::{openapi, python, tests, tidy};
+use crate::{bpf, openapi, python, tests, tidy};
 
 /// How a check came out.
 enum Verdict {
@@ -32,12 +32,13 @@ impl fmt::Display for Verdict {
 
 type Check = (&'static str, fn(&Workspace) -> Verdict);
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("format", format),
     ("lints", lints),
     ("tidy", own_rules),
     ("docs", docs),
     ("licences and bans", licences),
+    ("eBPF object", bpf_object),
     ("API description", api_description),
     ("API fuzzing", api_fuzzing),
     ("dashboard", dashboard),
@@ -137,6 +138,15 @@ fn licences(_: &Workspace) -> Verdict {
         "sources",
     ];
     cargo_tool("deny", &args, "cargo install --locked cargo-deny")
+}
+
+/// The object is the same only with the same compiler.
+fn bpf_object(workspace: &Workspace) -> Verdict {
+    match bpf::compare(workspace) {
+        Ok(bpf::Compared::Same) => Verdict::Passed,
+        Ok(bpf::Compared::OtherCompiler(reason)) => Verdict::Skipped(reason),
+        Err(error) => Verdict::Failed(error),
+    }
 }
 
 /// That it is what the types say is a test of the gateway.

@@ -5,10 +5,12 @@
 //!   test       every test, with what the tests need           -> tests
 //!   tidy       our own rules                                  -> tidy, one file per rule
 //!   check      everything that must hold before a commit      -> check
+//!   bpf        the fence's object in crates/network        -> bpf
 //!   openapi    the API's description in docs/                 -> openapi
 //!   dist       the release tarball                            -> dist
 //! ```
 
+mod bpf;
 mod build;
 mod check;
 mod dist;
@@ -35,6 +37,7 @@ usage: cargo xtask COMMAND
   check [--no-tests]   format, lints, tidy, docs, licences and bans, the API's
                        description, fuzzing of the API, the dashboard in a
                        browser; last what `cargo xtask test` runs
+  bpf                  compile the fence in crates/network/bpf anew; needs clang
   openapi              write docs/openapi.json anew
   dist                 make the release tarball in target/dist
 ";
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["tidy"] => with_workspace(tidy::run),
         ["check"] => with_workspace(|workspace| check::run_all(workspace, true)),
         ["check", "--no-tests"] => with_workspace(|workspace| check::run_all(workspace, false)),
+        ["bpf"] => with_workspace(bpf::write),
         ["openapi"] => with_workspace(openapi::run),
         ["dist"] => with_workspace(dist::run),
         ["help" | "--help" | "-h"] => {

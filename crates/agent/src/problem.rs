@@ -23,6 +23,7 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
             let remedy = refused.remedy().unwrap_or_default();
             internal(error).with_remedy(remedy)
         }
+        PrepareError::Network { .. } => Problem::new(Code::Invalid, error.to_string()),
         PrepareError::Rebuild(BuildingError::Build(failed)) => match failed.remedy() {
             Some(remedy) => internal(error).with_remedy(remedy),
             None => internal(error),

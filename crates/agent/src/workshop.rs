@@ -65,6 +65,12 @@ pub enum PrepareError {
     /// The template is not there, or cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It has a network, which clones have not.
+    #[error("template {name:?} has a network: services give none, `firelane run` does")]
+    Network {
+        /// The template.
+        name: String,
+    },
     /// It has no snapshot.
     #[error(transparent)]
     Make(#[from] MakeError),
@@ -145,6 +151,9 @@ impl Workshop {
     async fn prepare_as_it_is(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
         let (store, wanted) = (self.store.clone(), name.to_owned());
         let template = tokio::task::spawn_blocking(move || store.get(&wanted)).await??;
+        if template.manifest().network.is_some() {
+            return Err(PrepareError::Network { name: name.into() });
+        }
         if let Some(prepared) = self.lock().get(name)
             && prepared.template.manifest().id == template.manifest().id
             && prepared.is_unchanged()
@@ -264,6 +273,7 @@ fn machine(
         vcpus: 1,
         boot_timeout: BOOT_TIMEOUT,
         snapshot: None,
+        network: None,
     };
     Ok((template, machine))
 }

@@ -10,6 +10,7 @@ use firelane_agent::workshop::{BOOT_TIMEOUT, Workshop, new_id, program_memory_by
 use firelane_guest_proto::{SESSION_PORT, Tier};
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
+use firelane_network::policy::Policy;
 use firelane_vmm::connect::connect;
 use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::qemu::{self, Qemu};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use crate::args::MachineArgs;
 use crate::drivers::{self, Chosen, Tried};
 use crate::failure::Failure;
+use crate::network::OpenNetwork;
 use crate::progress::{BuildBar, Spinner};
 
 /// How long a guest that listens may take to open a session.
@@ -31,6 +33,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Started {
     pub(crate) vm: Box<dyn MicroVm>,
     pub(crate) session: Session,
+    /// Its network, if the template has one.
+    pub(crate) network: Option<OpenNetwork>,
 }
 
 /// Everything that a microVM is started with.
@@ -47,6 +51,8 @@ pub(crate) struct Host {
     machine: Machine,
     /// What snapshots are made of; nothing, if a snapshot cannot serve what was asked for.
     warm_machine: Option<Machine>,
+    /// What its programs may reach, if anything.
+    network: Option<Policy>,
 }
 
 impl Host {
@@ -95,7 +101,10 @@ impl Host {
             vcpus: args.vcpus,
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
+            network: None,
         };
+        let network = manifest.network.as_ref().map(Policy::new).transpose();
+        let network = network.map_err(Failure::platform)?;
         let probed = Machine {
             id: new_id(),
             ..machine.clone()
@@ -108,7 +117,9 @@ impl Host {
             qemu,
             tried,
         } = chosen?;
-        let warm_machine = warm_machine(args, &machine, template.manifest().memory_mib);
+        // A snapshot's guest has no network device, and gets none later.
+        let warm_machine = warm_machine(args, &machine, template.manifest().memory_mib)
+            .filter(|_| network.is_none());
         Ok(Host {
             driver,
             qemu,
@@ -118,6 +129,7 @@ impl Host {
             guest_runner: runner,
             machine,
             warm_machine,
+            network,
         })
     }
 
@@ -129,21 +141,7 @@ impl Host {
         timeline: &mut Timeline,
     ) -> Result<Started, Failure> {
         let Some(machine) = &self.warm_machine else {
-            let spinner = Spinner::start("booting");
-            let vm = self.driver.boot(&self.machine(id), timeline).await?;
-            drop(spinner);
-            return match open_session(&*vm).await {
-                Ok(session) => {
-                    timeline.mark(Phase::Connected);
-                    Ok(Started { vm, session })
-                }
-                Err(failure) => {
-                    if let Err(error) = vm.destroy().await {
-                        tracing::warn!(%error, "left to the next sweep");
-                    }
-                    Err(failure)
-                }
-            };
+            return self.boot(id, timeline).await;
         };
         let files = self.snapshot().await?;
         let machine = Machine {
@@ -153,7 +151,11 @@ impl Host {
         // The run begins when there is a snapshot: making it is no part of it.
         *timeline = Timeline::start();
         match clone::restore(&*self.driver, &machine, &files, timeline).await {
-            Ok(Ready { vm, session, .. }) => Ok(Started { vm, session }),
+            Ok(Ready { vm, session, .. }) => Ok(Started {
+                vm,
+                session,
+                network: None,
+            }),
             Err(error) if error.blames_snapshot() => {
                 let origin = snapshot::origin(&*self.driver, &self.template, &machine);
                 self.store.discard_snapshot(&origin)?;
@@ -161,6 +163,40 @@ impl Host {
                 Err(Failure::platform(error).with_remedy(remedy))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A fresh boot, with a network if the template has one.
+    async fn boot(&self, id: &str, timeline: &mut Timeline) -> Result<Started, Failure> {
+        let network = match &self.network {
+            Some(policy) => Some(OpenNetwork::open(id, policy.clone()).await?),
+            None => None,
+        };
+        let machine = Machine {
+            network: match &network {
+                Some(network) => Some(network.tap()?),
+                None => None,
+            },
+            ..self.machine(id)
+        };
+        let spinner = Spinner::start("booting");
+        let vm = self.driver.boot(&machine, timeline).await?;
+        drop(spinner);
+        match open_session(&*vm).await {
+            Ok(session) => {
+                timeline.mark(Phase::Connected);
+                Ok(Started {
+                    vm,
+                    session,
+                    network,
+                })
+            }
+            Err(failure) => {
+                if let Err(error) = vm.destroy().await {
+                    tracing::warn!(%error, "left to the next sweep");
+                }
+                Err(failure)
+            }
         }
     }
 

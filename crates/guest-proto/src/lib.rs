@@ -27,6 +27,7 @@ pub mod handshake;
 pub mod lang;
 pub mod link;
 pub mod message;
+pub mod network;
 pub mod original;
 pub mod tier;
 

@@ -236,6 +236,8 @@ fn describe(shared: &Shared, start: &Start, made: &Made) -> Jail {
         origin,
         acceleration,
         tsc_khz,
+        // Who may not make a tap has none to give.
+        network: false,
     };
     plan.jail(Place {
         mountpoint: made.run_dir.jail_root(),

@@ -84,6 +84,12 @@ pub fn build(
             Some(KernelSource::of_package(&kernel.package.name))
         })
         .unwrap_or_default();
+    let source = match (source, &resolved.network) {
+        (KernelSource::Small, Some(_)) => return Err(BuildError::NoDevices),
+        (KernelSource::Debian, Some(_)) => KernelSource::Networked,
+        (KernelSource::Networked, None) => KernelSource::Debian,
+        (source, _) => source,
+    };
     if let Some(template) = known.filter(|known| usable(known, &resolved, source, options, asked)) {
         match template.verified() {
             Ok(_) => return Ok(template),
@@ -132,7 +138,9 @@ fn identity(resolved: &Resolved, source: KernelSource) -> String {
     let definition = resolved.hash();
     match source {
         KernelSource::Debian => definition,
-        KernelSource::Small => blake3_bytes(format!("{definition} {}", source.key()).as_bytes()),
+        KernelSource::Networked | KernelSource::Small => {
+            blake3_bytes(format!("{definition} {}", source.key()).as_bytes())
+        }
     }
 }
 
@@ -241,6 +249,7 @@ impl<'a> Build<'a> {
                 env: self.resolved.env.clone(),
                 memory_mib: self.resolved.memory_mib,
                 seccomp: self.resolved.seccomp,
+                network: self.resolved.network.clone(),
                 warmup: self.resolved.warmup.clone(),
             };
             manifest.id = manifest.content_id();

@@ -3,6 +3,7 @@
 //! - [`jail`]: the program a VMM is started through: gives up rights, then becomes the VMM.
 //! - [`cgroup`]: bounds on a VMM from outside, cgroup v2 or v1.
 //! - [`inherited`]: descriptors passed on by number.
+//! - [`network`]: network namespaces, and taps in them.
 //! - [`peer`]: who is at the other end of a Unix socket.
 //! - [`process`]: processes that may be gone and their number reused.
 //! - [`kvm`]: whether this host's KVM answers.
@@ -15,6 +16,7 @@ pub mod cgroup;
 pub mod inherited;
 pub mod jail;
 pub mod kvm;
+pub mod network;
 pub mod peer;
 pub mod process;
 pub mod signals;

@@ -54,6 +54,7 @@ pub fn machine(lab: &Lab, template: &str, memory_mib: u32) -> Machine {
         vcpus: 1,
         boot_timeout: PATIENCE,
         snapshot: None,
+        network: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,26 @@ pub struct Machine {
     /// Where a snapshot of it shall be put by [`MicroVm::snapshot`], if one shall be made: files
     /// that do not exist yet.
     pub snapshot: Option<SnapshotFiles>,
+    /// The network; without one the guest has the loopback device only.
+    pub network: Option<NetworkTap>,
+}
+
+/// A tap that the guest's network device is on, without a header of the kernel's. The device has the Ethernet
+/// address of [`firelane_guest_proto::network`]. Who made the tap sees to what passes it.
+#[derive(Clone, Debug)]
+pub struct NetworkTap(Arc<OwnedFd>);
+
+impl NetworkTap {
+    /// The tap behind this descriptor.
+    #[must_use]
+    pub fn new(tap: OwnedFd) -> Self {
+        Self(Arc::new(tap))
+    }
+
+    /// A descriptor for a VMM.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
 }
 
 impl Machine {
@@ -150,6 +171,12 @@ pub enum BootError {
     /// The microVM's own files on the host could not be made.
     #[error("cannot prepare the run directory")]
     RunDir(#[from] crate::rundir::RunDirError),
+    /// This driver gives no guest a network.
+    #[error("{driver} gives its guests no network here")]
+    NoNetwork {
+        /// Its name.
+        driver: &'static str,
+    },
     /// A step of the start failed.
     #[error("cannot {step}")]
     Step {
@@ -199,6 +226,7 @@ impl BootError {
         match self {
             BootError::NoVmm { remedy, .. } => Some(remedy.clone()),
             BootError::Hostd(error) => error.remedy(),
+            BootError::NoNetwork { .. } => Some("as root: --driver qemu".into()),
             BootError::NotReady { .. } => {
                 Some("the host may be overloaded: try again, or give --memory-mib more".into())
             }

@@ -1,7 +1,7 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto | model <- wire <- sys <- launch <- host-proto <- vmm | image | store | client
+//! guest-proto | model <- wire <- sys <- launch <- host-proto <- network | vmm | image | store | client
 //!     <- agent | coordinator | gateway <- cli | hostd | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
@@ -19,7 +19,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("firelane-model", &[]),
     ("firelane-wire", &["firelane-guest-proto", "firelane-model"]),
     ("firelane-sys", &["firelane-guest-proto"]),
-    ("firelane-image", &["firelane-guest-proto", "firelane-sys"]),
+    (
+        "firelane-image",
+        &["firelane-guest-proto", "firelane-sys", "firelane-network"],
+    ),
+    (
+        "firelane-network",
+        &["firelane-guest-proto", "firelane-sys"],
+    ),
     ("firelane-launch", &["firelane-guest-proto", "firelane-sys"]),
     ("firelane-host-proto", &["firelane-launch", "firelane-sys"]),
     (
@@ -48,6 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "firelane-wire",
             "firelane-image",
             "firelane-vmm",
+            "firelane-network",
             "firelane-store",
         ],
     ),
@@ -83,6 +91,7 @@ const LIBRARIES: &[&str] = &[
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-network",
     "firelane-store",
     "firelane-traces",
     "firelane-client",
@@ -101,6 +110,7 @@ const AND_PROGRAMS: &[&str] = &[
     "firelane-sys",
     "firelane-image",
     "firelane-vmm",
+    "firelane-network",
     "firelane-store",
     "firelane-traces",
     "firelane-client",

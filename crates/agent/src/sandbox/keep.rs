@@ -249,6 +249,7 @@ impl Kept {
             vcpus,
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
+            network: None,
         }
     }
 

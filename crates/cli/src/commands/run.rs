@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::message::{self, ExecSpec, Limits, MAX_FILE_BYTES, PutSpec};
+use firelane_network::Report;
 use firelane_vmm::timeline::Timeline;
 use firelane_wire::run::{Ending, Ran};
 
@@ -52,13 +53,11 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
         None => local(&args, program, &mut output).await?,
     };
     if args.json {
-        let Done {
-            id, ending, ran, ..
-        } = &done;
-        let report = to_json(id, lang, ending, output.collected(), ran);
+        let report = to_json(lang, output.collected(), &done);
         say(format_args!("{}", report.map_err(Failure::platform)?))?;
     } else {
         remark(&done.ending, &args);
+        remark_network(done.network.as_ref());
     }
     let mut missing = done.missing.into_iter();
     match missing.next_back() {
@@ -107,7 +106,11 @@ async fn local(args: &RunArgs, program: Program, output: &mut Output) -> Result<
     if args.timings {
         print_timings(&timeline.in_ms());
     }
-    let Finished { outcome, missing } = executed?;
+    let Finished {
+        outcome,
+        missing,
+        network,
+    } = executed?;
     let ran = Ran {
         host: "local".into(),
         driver: host.driver.kind().name().into(),
@@ -120,6 +123,7 @@ async fn local(args: &RunArgs, program: Program, output: &mut Output) -> Result<
         ending: Ending::from(&outcome),
         ran,
         missing,
+        network,
     })
 }
 
@@ -140,6 +144,23 @@ fn remark(outcome: &Ending, args: &RunArgs) {
                 args.max_output_mib
             );
         }
+    }
+}
+
+/// Says on stderr what the program saw as silence.
+fn remark_network(report: Option<&Report>) {
+    let Some(tally) = report.map(|report| &report.tally) else {
+        return;
+    };
+    if tally.refused() > 0 {
+        let refused = tally.counts.iter().filter(|(count, _)| count.is_refusal());
+        let refused: Vec<String> = refused
+            .map(|(count, times)| format!("{} {times}", count.name()))
+            .collect();
+        eprintln!(
+            "firelane: the network refused packets: {}; --json lists them",
+            refused.join(", ")
+        );
     }
 }
 

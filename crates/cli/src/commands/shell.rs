@@ -22,10 +22,17 @@ pub(super) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
     }
     let host = Host::prepare(&args.machine).await?;
     let id = new_id();
-    let Started { vm, session } = host.start(&id, &mut Timeline::start()).await?;
+    let Started {
+        vm,
+        session,
+        network,
+    } = host.start(&id, &mut Timeline::start()).await?;
     let env = host.template.manifest().env.clone().into_iter().collect();
     let ended = talk(session, id, env, host.program_memory_bytes()).await;
     vm.destroy().await.map_err(Failure::platform)?;
+    if let Some(network) = network {
+        network.close().await;
+    }
     ended
 }
 

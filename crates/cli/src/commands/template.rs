@@ -57,6 +57,10 @@ pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
 
 /// Warms a guest of the template, so that its first run need not wait for it.
 async fn make_snapshot(template: &Template) -> Result<(), Failure> {
+    // Its guests boot: a snapshot has no network device.
+    if template.manifest().network.is_some() {
+        return Ok(());
+    }
     if qemu::find_program(&qemu::default_program()).is_err() {
         eprintln!(
             "firelane: no snapshot was made, because QEMU is not installed; the first run makes it"
@@ -108,6 +112,9 @@ fn show(template: &Template, json: bool) -> Result<(), Failure> {
     say(format_args!("created      {}", manifest.created))?;
     say(format_args!("memory       {} MiB", manifest.memory_mib))?;
     say(format_args!("seccomp      {}", manifest.seccomp))?;
+    if let Some(network) = &manifest.network {
+        say(format_args!("network      {}", network.allow.join(", ")))?;
+    }
     say(format_args!(
         "rootfs       {} ({} MiB)",
         template.location(&manifest.rootfs).display(),

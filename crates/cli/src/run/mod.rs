@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use firelane_agent::follow::{Bounds, follow};
 use firelane_guest_proto::message::{ExecSpec, GetSpec, MAX_FILE_BYTES, Outcome, PutSpec};
+use firelane_network::Report;
 use firelane_vmm::driver::MicroVm;
 use firelane_vmm::session::{Session, Stdin};
 use firelane_vmm::timeline::{Phase, Timeline};
@@ -41,6 +42,8 @@ pub(crate) struct Done {
     pub(crate) ran: Ran,
     /// Files that could not be fetched.
     pub(crate) missing: Vec<Failure>,
+    /// What happened in its network, if it had one.
+    pub(crate) network: Option<Report>,
 }
 
 /// What to run in a microVM of our own.
@@ -69,6 +72,8 @@ pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
     /// Files that could not be fetched.
     pub(crate) missing: Vec<Failure>,
+    /// What happened in its network, if it had one.
+    pub(crate) network: Option<Report>,
 }
 
 /// Runs until the end, Ctrl-C or SIGTERM; nothing of the microVM is left in any case.
@@ -119,7 +124,11 @@ pub(crate) async fn run_in(
     output: &mut Output,
     timeline: &mut Timeline,
 ) -> Result<Finished, Failure> {
-    let Started { mut vm, session } = started;
+    let Started {
+        mut vm,
+        session,
+        network,
+    } = started;
     let finished = inside(&mut *vm, &session, request, output, timeline).await;
     drop(session);
     if let Err(error) = vm.destroy().await {
@@ -127,7 +136,14 @@ pub(crate) async fn run_in(
         tracing::warn!(%error, "not everything of the microVM could be removed");
     }
     timeline.mark(Phase::Destroyed);
-    finished
+    let report = match network {
+        Some(network) => network.close().await,
+        None => None,
+    };
+    Ok(Finished {
+        network: report,
+        ..finished?
+    })
 }
 
 /// Runs in a guest and leaves it as it is then.
@@ -166,7 +182,11 @@ pub(crate) async fn inside(
             missing.push(failure);
         }
     }
-    Ok(Finished { outcome, missing })
+    Ok(Finished {
+        outcome,
+        missing,
+        network: None,
+    })
 }
 
 /// Sends the program its input, then its end; fails if the input cannot be read. When the program

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use firelane_guest_proto::Lang;
 use firelane_wire::content::text;
-use firelane_wire::run::{Ending, Ran};
 use serde::Serialize;
+
+use super::Done;
 
 /// The object that `--json` prints. Fields are added, never removed or given another meaning.
 #[derive(Debug, Serialize)]
@@ -30,6 +31,9 @@ struct Report<'a> {
     /// Where the microVM came from: `boot`, `snapshot` or `pool`.
     origin: &'a str,
     timings: Timings<'a>,
+    /// What happened in its network, if it had one: see docs/network.md.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<&'a firelane_network::Report>,
 }
 
 /// Milliseconds.
@@ -46,16 +50,15 @@ struct Timings<'a> {
 
 /// The report as one line of JSON.
 pub(crate) fn to_json(
-    trace_id: &str,
     lang: Lang,
-    ending: &Ending,
     (stdout, stderr): (Vec<u8>, Vec<u8>),
-    ran: &Ran,
+    done: &Done,
 ) -> serde_json::Result<String> {
+    let Done { ending, ran, .. } = done;
     let (stdout, stdout_base64) = text(stdout);
     let (stderr, stderr_base64) = text(stderr);
     serde_json::to_string(&Report {
-        trace_id,
+        trace_id: &done.id,
         lang,
         interpreter: &ending.interpreter,
         stdout,
@@ -76,6 +79,7 @@ pub(crate) fn to_json(
             cpu_ms: ending.usage.cpu_ms,
             peak_memory_bytes: ending.usage.peak_memory_bytes,
         },
+        network: done.network.as_ref(),
     })
 }
 

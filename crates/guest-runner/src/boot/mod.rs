@@ -56,6 +56,8 @@ pub(crate) enum BootError {
     },
     #[error("cannot bring up the loopback interface")]
     Loopback(#[source] io::Error),
+    #[error("cannot bring up the network device")]
+    Network(#[source] io::Error),
     #[error("cannot set up cgroups")]
     Cgroup(#[source] io::Error),
     #[error("the host has not said which system calls programs may make")]
@@ -106,6 +108,7 @@ pub(crate) fn prepare() -> Result<Prepared, BootError> {
     sysctl::harden()?;
     masks::put_on()?;
     network::loopback_up().map_err(BootError::Loopback)?;
+    network::device_up().map_err(BootError::Network)?;
     rustix::system::sethostname(b"firelane").map_err(|errno| BootError::File {
         action: "set",
         path: "hostname".into(),

@@ -40,6 +40,9 @@ pub enum BuildError {
         /// MiB free.
         free_mib: u64,
     },
+    /// The small kernel was asked for.
+    #[error("the small kernel has no network devices, and the template has a network")]
+    NoDevices,
     /// The kernel's packages could not be fetched.
     #[error("cannot get the kernel")]
     KernelFetch(#[source] Box<FetchError>),

@@ -25,7 +25,7 @@ impl Build<'_> {
         match known {
             Some(kernel) if !self.refresh => Ok(kernel),
             known => match self.source {
-                KernelSource::Debian => self.debian_kernel(),
+                KernelSource::Debian | KernelSource::Networked => self.debian_kernel(),
                 KernelSource::Small => self.small_kernel(known),
             },
         }
@@ -40,7 +40,7 @@ impl Build<'_> {
             .copied()
             .collect();
         let packages = self.fetch_kernel(&wanted, staging.path(), &tree, &kernel::keep)?;
-        let parts = kernel::take_apart(&tree)?;
+        let parts = kernel::take_apart(&tree, self.source)?;
         let package = named(packages, &format!("linux-image-{}", parts.version))
             .ok_or(KernelError::NoKernel)?;
         self.add_kernel(staging.path(), parts, package)

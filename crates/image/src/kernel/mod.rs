@@ -29,6 +29,8 @@ pub enum KernelSource {
     /// Debian's cloud kernel, as it is, with its modules.
     #[default]
     Debian,
+    /// The same with the modules of network devices: for templates that have a network, whichever is asked for.
+    Networked,
     /// Compiled from Debian's source package with only what a guest needs, all of it built in.
     Small,
 }
@@ -47,6 +49,7 @@ impl KernelSource {
     pub(crate) fn key(self) -> String {
         match self {
             Self::Debian => SUITE.to_owned(),
+            Self::Networked => format!("{SUITE}-network"),
             Self::Small => format!("{}{}", self.prefix(), small::recipe()),
         }
     }
@@ -54,7 +57,7 @@ impl KernelSource {
     /// How the keys of this source begin, whatever the recipe.
     pub(crate) fn prefix(self) -> String {
         match self {
-            Self::Debian => SUITE.to_owned(),
+            Self::Debian | Self::Networked => self.key(),
             Self::Small => format!("{SUITE}-small-"),
         }
     }
@@ -119,7 +122,7 @@ pub(crate) struct Parts {
 }
 
 /// Takes the kernel unpacked below `tree` apart.
-pub(crate) fn take_apart(tree: &Path) -> Result<Parts, KernelError> {
+pub(crate) fn take_apart(tree: &Path, source: KernelSource) -> Result<Parts, KernelError> {
     let boot = tree.join("boot");
     let version = names(&boot)?
         .into_iter()
@@ -130,7 +133,11 @@ pub(crate) fn take_apart(tree: &Path) -> Result<Parts, KernelError> {
         path: image.clone(),
         source,
     })?;
-    let modules = pack_modules(&tree.join("usr/lib/modules").join(&version))?;
+    let mut wanted = modules::WANTED.to_vec();
+    if source == KernelSource::Networked {
+        wanted.extend(modules::NETWORK);
+    }
+    let modules = pack_modules(&tree.join("usr/lib/modules").join(&version), &wanted)?;
     Ok(Parts {
         version,
         vmlinux,
@@ -139,7 +146,7 @@ pub(crate) fn take_apart(tree: &Path) -> Result<Parts, KernelError> {
 }
 
 /// The archive of modules: `/modules/NN-name.ko` in load order, and that order in `/modules/order`.
-fn pack_modules(folder: &Path) -> Result<Vec<u8>, KernelError> {
+fn pack_modules(folder: &Path, wanted: &[&str]) -> Result<Vec<u8>, KernelError> {
     let mut files = BTreeMap::new();
     find_modules(&folder.join("kernel"), &mut files)?;
     let available: BTreeSet<String> = files.keys().cloned().collect();
@@ -155,7 +162,7 @@ fn pack_modules(folder: &Path) -> Result<Vec<u8>, KernelError> {
     let table = table.map(|text| modules::parse_dep(&text));
     let mut contents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut unreadable = None;
-    let order = modules::load_order(modules::WANTED, &builtin, |name| {
+    let order = modules::load_order(wanted, &builtin, |name| {
         let Some(path) = files.get(name) else {
             return Ok(None);
         };

@@ -20,6 +20,9 @@ pub(crate) const WANTED: &[&str] = &[
     "overlay",
 ];
 
+/// What a guest with a network needs beside.
+pub(crate) const NETWORK: &[&str] = &["virtio_net"];
+
 /// Why no load order could be made.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum ModuleError {

@@ -8,6 +8,9 @@
 //! memory_mib = 512                      # default guest memory
 //! seccomp = "network"                   # system calls of programs: essential, minimal, standard, network, unrestricted
 //!
+//! [network]                             # what programs may reach; without it, nothing: docs/network.md
+//! allow = ["packages.example:443"]
+//!
 //! [links]                               # what maintainer scripts would have linked: they do not run
 //! "usr/bin/awk" = "mawk"
 //!
@@ -32,6 +35,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use firelane_guest_proto::Tier;
+use firelane_network::policy::{PolicyError, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::file::{FileError, read};
@@ -73,6 +77,15 @@ pub enum DefinitionError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// Its network cannot be.
+    #[error("definition {origin}: [network] cannot be")]
+    Network {
+        /// The file, or the name of the built-in definition.
+        origin: String,
+        /// What is wrong with it.
+        #[source]
+        source: PolicyError,
+    },
     /// Definitions include each other in a circle.
     #[error("definitions include each other: {}", chain.join(" -> "))]
     Cycle {
@@ -103,6 +116,7 @@ pub(crate) struct Spec {
     pub(crate) exclude: Vec<String>,
     pub(crate) memory_mib: Option<u32>,
     pub(crate) seccomp: Option<Tier>,
+    pub(crate) network: Option<Settings>,
     pub(crate) links: BTreeMap<String, String>,
     pub(crate) files: BTreeMap<String, FileSpec>,
     pub(crate) env: BTreeMap<String, String>,

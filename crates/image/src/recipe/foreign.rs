@@ -17,7 +17,7 @@ const MEMORY_MIB: u32 = 8192;
 
 impl Definition {
     /// The definition of somebody else, for a template of this name: it includes only built-in ones, has no wheels
-    /// and no files of the host, and is bounded.
+    /// no network and no files of the host, and is bounded.
     ///
     /// # Errors
     /// [`DefinitionError::Syntax`], or [`DefinitionError::Value`] with what is not taken.
@@ -40,6 +40,13 @@ impl Definition {
                 "wheel",
                 &wheel.name,
                 "cannot be had by a definition from elsewhere",
+            );
+        }
+        if spec.network.is_some() {
+            return refuse(
+                "table",
+                "network",
+                "cannot be had by a definition from elsewhere: what leaves a host is its owner's to say",
             );
         }
         for (path, file) in &spec.files {
@@ -100,6 +107,7 @@ mod tests {
             "[[wheel]]\nname='a'\nversion='1'\nsha256=''\nfiles={}",
             "wheel",
         );
+        check("[network]\nallow=['203.0.113.1:80']", "table \"network\"");
         check(
             "[files.'etc/x']\nsource='/etc/shadow'",
             "source of \"etc/x\"",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use firelane_guest_proto::Tier;
+use firelane_network::policy::{Policy, Settings};
 use serde::Serialize;
 
 use super::definition::{Definition, DefinitionError, Spec, WheelSpec};
@@ -34,6 +35,11 @@ pub(crate) struct Resolved {
     // The usual one changes no hash: what was built before there were tiers has it.
     #[serde(skip_serializing_if = "is_usual")]
     pub(crate) seccomp: Tier,
+    /// Whether a definition names that tier.
+    #[serde(skip)]
+    tier_is_named: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<Settings>,
     pub(crate) links: BTreeMap<String, String>,
     pub(crate) files: BTreeMap<String, PlacedFile>,
     pub(crate) env: BTreeMap<String, String>,
@@ -51,11 +57,26 @@ impl Resolved {
 }
 
 /// Folds the includes of `definition` in, depth first; what stands later, or further out, wins.
-/// Memory is the definition's own, or else the largest of those it includes.
+/// Memory is the definition's own, or else the largest of those it includes. With a network, and no tier of system calls
+/// named, programs may make those of networks.
 pub(crate) fn resolve(definition: &Definition) -> Result<Resolved, DefinitionError> {
     let mut resolved = Resolved::default();
     let memory_mib = fold(definition, &mut resolved, &mut Vec::new())?;
     resolved.memory_mib = memory_mib.unwrap_or(MEMORY_MIB);
+    if let Some(network) = &resolved.network {
+        let origin = definition.origin.clone();
+        Policy::new(network).map_err(|source| DefinitionError::Network { origin, source })?;
+        let tier = &mut resolved.seccomp;
+        let sockets = matches!(tier, Tier::Network | Tier::Unrestricted);
+        if !sockets && resolved.tier_is_named {
+            let reason = "has no sockets for [network]: name network or unrestricted, or no tier";
+            let origin = &definition.origin;
+            return Err(Check { origin }.wrong("seccomp", tier.name(), reason));
+        }
+        if !sockets {
+            *tier = Tier::Network;
+        }
+    }
     Ok(resolved)
 }
 
@@ -171,6 +192,10 @@ fn fold(
     files(definition, resolved, &check)?;
     if let Some(tier) = definition.spec.seccomp {
         resolved.seccomp = tier;
+        resolved.tier_is_named = true;
+    }
+    if let Some(network) = &definition.spec.network {
+        resolved.network = Some(network.clone());
     }
     if let Some(own) = definition.spec.memory_mib {
         check.that(
@@ -432,5 +457,24 @@ mod tests {
         };
         assert_eq!(hash("one"), hash("one"));
         assert_ne!(hash("one"), hash("two"));
+    }
+
+    #[test]
+    fn a_network_brings_the_tier_with_sockets_and_is_checked() {
+        let resolved = |text: &str| {
+            let definition = Definition::parse("mine", text, "mine.toml", None).unwrap();
+            resolve(&definition)
+        };
+        let network = "[network]\nallow = ['203.0.113.1:80']";
+        assert_eq!(resolved(network).unwrap().seccomp, Tier::Network);
+        let named = resolved(&format!("seccomp = 'unrestricted'\n{network}"));
+        assert_eq!(named.unwrap().seccomp, Tier::Unrestricted);
+        let refused = resolved(&format!("seccomp = 'standard'\n{network}")).unwrap_err();
+        assert!(refused.to_string().contains("no sockets"), "{refused}");
+        let wrong = resolved("[network]\nallow = ['203.0.113.1']").unwrap_err();
+        assert!(matches!(wrong, DefinitionError::Network { .. }), "{wrong}");
+        let without = resolved("").unwrap();
+        assert_ne!(without.hash(), resolved(network).unwrap().hash());
+        assert_eq!(without.seccomp, Tier::default());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use firelane_guest_proto::Tier;
+use firelane_network::policy::Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::blake3_bytes;
@@ -66,6 +67,9 @@ pub struct Manifest {
     /// Which system calls programs may make, unless a run is given another tier; the usual one is not written.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub seccomp: Tier,
+    /// What programs may reach, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Settings>,
     /// Language -> snippets that warm a guest before its snapshot.
     pub warmup: BTreeMap<String, Vec<String>>,
 }
@@ -82,10 +86,11 @@ impl Manifest {
             self.memory_mib,
             &self.warmup,
         );
-        let bytes = match self.seccomp {
-            // What does not differ in it keeps the id that it had before there were tiers.
-            tier if is_usual(&tier) => serde_json::to_vec(&content),
-            tier => serde_json::to_vec(&(content, tier)),
+        let bytes = match (self.seccomp, &self.network) {
+            // What does not differ in it keeps the id that it had before there were tiers, or networks.
+            (tier, None) if is_usual(&tier) => serde_json::to_vec(&content),
+            (tier, None) => serde_json::to_vec(&(content, tier)),
+            (tier, network) => serde_json::to_vec(&(content, tier, network)),
         };
         blake3_bytes(&bytes.expect("strings and numbers always serialise"))
     }

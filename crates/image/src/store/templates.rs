@@ -587,6 +587,7 @@ impl Store {
     fn kernel_lock_path(&self, source: KernelSource) -> PathBuf {
         self.root.join("locks").join(match source {
             KernelSource::Debian => "kernel",
+            KernelSource::Networked => "kernel-network",
             KernelSource::Small => "kernel-small",
         })
     }

@@ -64,6 +64,7 @@ fn add(store: &Store, name: &str, rootfs: &str) -> Template {
                 env: BTreeMap::new(),
                 memory_mib: 256,
                 seccomp: Tier::default(),
+                network: None,
                 warmup: BTreeMap::new(),
             };
             manifest.id = manifest.content_id();

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use firelane_guest_proto::link::PORT_NAME;
+use firelane_guest_proto::network::GUEST_MAC;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Acceleration, Files, Shape};
@@ -17,8 +18,15 @@ pub const LINK_FD: i32 = 4;
 /// The guest's serial console.
 pub const CONSOLE_FD: i32 = 5;
 
+/// The tap of a guest that has a network.
+pub const TAP_FD: i32 = 6;
 /// The jail's socket for opens; not QEMU's. The highest.
-pub const OPENS_FD: i32 = 6;
+pub const OPENS_FD: i32 = 7;
+
+/// The last descriptor that QEMU inherits.
+pub(super) fn last_descriptor(network: bool) -> i32 {
+    if network { TAP_FD } else { CONSOLE_FD }
+}
 
 /// How a microVM comes to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +63,7 @@ pub fn arguments(
     origin: Origin,
     acceleration: Acceleration,
     tsc_khz: u64,
+    network: bool,
 ) -> Vec<String> {
     let chardev = |id: &str, fd: i32| format!("socket,id={id},fd={fd}");
     let (accel, cpu) = match acceleration {
@@ -108,6 +117,15 @@ pub fn arguments(
         ("-chardev", chardev("link", LINK_FD)),
         ("-device", port),
     ];
+    // No vhost: what the guest sends goes through QEMU, and not through a device of the host's kernel.
+    let network = network.then(|| {
+        let [a, b, c, d, e, f] = GUEST_MAC;
+        let device = format!(
+            "virtio-net-device,netdev=net,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+        );
+        let tap = format!("tap,id=net,fd={TAP_FD},vhost=off");
+        [("-netdev", tap), ("-device", device)]
+    });
     let memory = [("-object", memory)];
     // A clone finds its kernel in its memory.
     let start = match origin {
@@ -127,6 +145,7 @@ pub fn arguments(
         .into_iter()
         .chain(root.into_iter().flatten())
         .chain(after)
+        .chain(network.into_iter().flatten())
         .chain(memory)
         .chain(start)
         .flat_map(|(name, value)| [name.into(), value]);
@@ -160,6 +179,15 @@ mod tests {
     use super::*;
 
     fn line(origin: Origin, acceleration: Acceleration, tsc_khz: u64) -> Vec<String> {
+        with_network(origin, acceleration, tsc_khz, false)
+    }
+
+    fn with_network(
+        origin: Origin,
+        acceleration: Acceleration,
+        tsc_khz: u64,
+        network: bool,
+    ) -> Vec<String> {
         let shape = Shape {
             id: "vm-1".into(),
             memory_mib: 256,
@@ -170,13 +198,30 @@ mod tests {
             initrd: Some("/store/initrd".into()),
             rootfs: Some("/store/a,b".into()),
         };
-        arguments(&shape, &files, origin, acceleration, tsc_khz)
+        arguments(&shape, &files, origin, acceleration, tsc_khz, network)
     }
 
     #[test]
     fn the_command_line_has_no_network_no_default_device_and_a_read_only_root() {
         let line = line(Origin::Boot, Acceleration::Tcg, 2_300_000).join(" ");
         insta::assert_snapshot!(line);
+    }
+
+    #[test]
+    fn a_network_is_one_device_more_and_nothing_else() {
+        let without = line(Origin::Boot, Acceleration::Tcg, 1);
+        let mut with = with_network(Origin::Boot, Acceleration::Tcg, 1, true);
+        let at = with.iter().position(|word| word == "-netdev").unwrap();
+        let network: Vec<String> = with.drain(at..at + 4).collect();
+        assert_eq!(with, without);
+        assert_eq!(
+            network.join(" "),
+            "-netdev tap,id=net,fd=6,vhost=off -device virtio-net-device,netdev=net,mac=02:f1:00:00:00:02"
+        );
+        assert_eq!(
+            (last_descriptor(false), last_descriptor(true)),
+            (CONSOLE_FD, TAP_FD)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use firelane_sys::cgroup::Bounds;
 use firelane_sys::jail::Jail;
 
-use super::args::{self, CONSOLE_FD, OPENS_FD, Origin, TB_SIZE_MIB};
+use super::args::{self, OPENS_FD, Origin, TB_SIZE_MIB};
 use crate::machine::{Acceleration, Files, Shape};
 
 /// What QEMU needs beside guest memory and translated code, in MiB.
@@ -42,6 +42,8 @@ pub struct Plan<'a> {
     pub acceleration: Acceleration,
     /// Rate of the host's time-stamp counter in kHz.
     pub tsc_khz: u64,
+    /// Whether the guest has a network, on the tap that is QEMU's descriptor [`TAP_FD`](super::TAP_FD).
+    pub network: bool,
 }
 
 /// What there is on the host for one microVM.
@@ -91,6 +93,7 @@ impl Plan<'_> {
                 self.origin,
                 self.acceleration,
                 self.tsc_khz,
+                self.network,
             ),
             user: place.user,
             mountpoint: place.mountpoint,
@@ -102,7 +105,7 @@ impl Plan<'_> {
             devices,
             cgroups: place.cgroups,
             open_files: OPEN_FILES,
-            last_descriptor: CONSOLE_FD,
+            last_descriptor: args::last_descriptor(self.network),
             file_bytes: file_mib << 20,
             opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
             kept_descriptor: place.kept_descriptor,

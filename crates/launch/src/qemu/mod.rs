@@ -4,6 +4,8 @@ mod args;
 mod jail;
 mod program;
 
-pub use args::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TB_SIZE_MIB, arguments, escape};
+pub use args::{
+    CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TAP_FD, TB_SIZE_MIB, arguments, escape,
+};
 pub use jail::{Place, Plan};
 pub use program::{PROGRAM, default_program};

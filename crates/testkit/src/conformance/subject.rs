@@ -181,5 +181,6 @@ pub fn bare_machine(lab: &Lab, memory_mib: u32) -> Machine {
         vcpus: 1,
         boot_timeout: Duration::from_secs(30),
         snapshot: None,
+        network: None,
     }
 }

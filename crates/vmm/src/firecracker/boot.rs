@@ -409,6 +409,7 @@ mod tests {
             vcpus: 1,
             boot_timeout: Duration::from_secs(1),
             snapshot: None,
+            network: None,
         };
         assert_eq!(kernel_arguments(&machine), "reboot=k panic=-1");
         let linux = Machine {

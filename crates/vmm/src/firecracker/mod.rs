@@ -263,6 +263,16 @@ impl Firecracker {
     }
 }
 
+/// Its jailer is given no namespace with a tap in it.
+fn refuse_network(machine: &Machine) -> Result<(), BootError> {
+    match machine.network {
+        Some(_) => Err(BootError::NoNetwork {
+            driver: "firecracker",
+        }),
+        None => Ok(()),
+    }
+}
+
 #[async_trait]
 impl Driver for Firecracker {
     fn kind(&self) -> DriverKind {
@@ -303,6 +313,7 @@ impl Driver for Firecracker {
         machine: &Machine,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn MicroVm>, BootError> {
+        refuse_network(machine)?;
         let vm = boot::boot(self, machine, timeline).await?;
         Ok(Box::new(vm))
     }
@@ -313,6 +324,7 @@ impl Driver for Firecracker {
         files: &SnapshotFiles,
         timeline: &mut Timeline,
     ) -> Result<Box<dyn StandBy>, BootError> {
+        refuse_network(machine)?;
         let standing = boot::Standing::launch(self, machine, files, timeline).await?;
         Ok(Box::new(standing))
     }

@@ -109,7 +109,14 @@ impl Qemu {
         let (_console, console_theirs) = StdUnixStream::pair()?;
         let (shape, files_seen) = (machine.shape(), machine.files());
         let (acceleration, tsc_khz) = (self.acceleration, self.tsc_khz);
-        let arguments = arguments(&shape, &files_seen, Origin::Clone, acceleration, tsc_khz);
+        let arguments = arguments(
+            &shape,
+            &files_seen,
+            Origin::Clone,
+            acceleration,
+            tsc_khz,
+            false,
+        );
         let theirs = [
             (qmp_theirs.into(), QMP_FD),
             (port_theirs.into(), LINK_FD),

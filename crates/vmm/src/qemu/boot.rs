@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use async_trait::async_trait;
 use firelane_host_proto::message::{Role, Vmm};
-use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, Place, Plan, QMP_FD};
+use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, Place, Plan, QMP_FD, TAP_FD};
 use firelane_sys::jail::{Jail, Opens};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
@@ -210,6 +210,8 @@ struct Ends {
     monitor: OwnedFd,
     link: OwnedFd,
     console: OwnedFd,
+    /// Of a guest that has a network.
+    tap: Option<OwnedFd>,
     /// The jail's, over which opens are answered.
     opens: Option<OwnedFd>,
 }
@@ -259,6 +261,10 @@ impl Starting {
             monitor: qmp_theirs.into(),
             link: link_theirs.into(),
             console: console_theirs.into(),
+            tap: match &machine.network {
+                Some(tap) => Some(step("hand over the tap", tap.handle())?),
+                None => None,
+            },
             opens: None,
         };
         let mut handed = None;
@@ -333,6 +339,7 @@ impl Starting {
             (ends.link, LINK_FD),
             (ends.console, CONSOLE_FD),
         ];
+        inherited.extend(ends.tap.map(|tap| (tap, TAP_FD)));
         inherited.extend(ends.opens.map(|opens| (opens, OPENS_FD)));
         let jail = self.jail(qemu, machine);
         let start = Start::Jailed {
@@ -350,6 +357,7 @@ impl Starting {
             origin: self.origin,
             acceleration: qemu.acceleration,
             tsc_khz: qemu.tsc_khz,
+            network: machine.network.is_some(),
         };
         let user = self.owned.user();
         let mut jail = plan.jail(Place {
@@ -373,6 +381,11 @@ impl Starting {
         machine: &Machine,
         ends: Ends,
     ) -> Result<Tail, BootError> {
+        if ends.tap.is_some() {
+            return Err(BootError::NoNetwork {
+                driver: "firelane-hostd",
+            });
+        }
         let vmm = Vmm::Qemu {
             origin: self.origin,
             acceleration: qemu.acceleration,

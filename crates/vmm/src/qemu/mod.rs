@@ -77,6 +77,7 @@ impl Driver for Qemu {
             origin,
             self.acceleration,
             0,
+            nobody.network.is_some(),
         );
         let arguments = owned::hash(&arguments.join(" "));
         let acceleration = self.acceleration;

@@ -115,6 +115,7 @@ impl Bench {
             vcpus: 1,
             boot_timeout: STEP,
             snapshot: None,
+            network: None,
         };
         let way = |name, jailing: &Jailing, waits| Way {
             name,

@@ -66,7 +66,11 @@ pub(super) async fn waiting(host: &Host, lang: Lang) -> Result<Timeline, Failure
     let vm = standing.restore(&mut timeline).await?;
     let Ready { vm, session, .. } = clone::take_up(vm, &id, &files, &mut timeline).await?;
     let mut output = Output::collect();
-    let started = Started { vm, session };
+    let started = Started {
+        vm,
+        session,
+        network: None,
+    };
     let request = request(host, lang, &id);
     let finished = run_in(started, request, &mut output, &mut timeline).await?;
     check(&finished, output)?;
@@ -84,7 +88,11 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     let mut timeline = Timeline::start();
     let Ready { vm, session, .. } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
     let mut output = Output::collect();
-    let started = Started { vm, session };
+    let started = Started {
+        vm,
+        session,
+        network: None,
+    };
     let finished = run_in(
         started,
         request(host, lang, &id),

@@ -133,6 +133,7 @@ impl Bench {
             vcpus: 1,
             boot_timeout: STEP,
             snapshot: Some(files.clone()),
+            network: None,
         };
         let vm = firecracker.boot(&machine, &mut Timeline::start()).await?;
         ran(&*vm, "dirty", written_mib).await?;

@@ -101,6 +101,7 @@ async fn in_steps(
         vcpus: 1,
         boot_timeout: STEP,
         snapshot: restores.then(|| files.clone()),
+        network: None,
     };
     let begun = Instant::now();
     let vm = firecracker.boot(&machine(), &mut Timeline::start()).await?;
