@@ -20,6 +20,7 @@ impl OpenNetwork {
         let options = Options {
             fence: None,
             upstream: resolvers()?,
+            least_pin: None,
         };
         let id = id.to_owned();
         let opening = tokio::task::spawn_blocking(move || Network::new(&id, &policy, options));

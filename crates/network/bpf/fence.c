@@ -382,14 +382,16 @@ SECTION("classifier/from_guest") int from_guest(struct __sk_buff *skb)
     if (ip.to == settings->gateway && ip.protocol == UDP && ports.to == DNS)
         return take(BUCKET_OUT, skb->len) ? pass_out(skb) : refuse(RATE, ip.to, ports.to, UDP);
 
-    u8 verdict = judge(ip.to, ip.protocol, ports.to);
+    struct flow key = {
+        .remote = ip.to, .remote_port = ports.to, .guest_port = ports.from, .protocol = ip.protocol};
+    /* A flow that began goes on, also when the time of its name's address is over. */
+    int known = map_lookup(&LIVE, &key) != 0;
+    u8 verdict = known ? FLOWS : judge(ip.to, ip.protocol, ports.to);
     if (verdict != FLOWS)
         return refuse(verdict, ip.to, ports.to, ip.protocol);
     if (!take(BUCKET_OUT, skb->len))
         return refuse(RATE, ip.to, ports.to, ip.protocol);
-    struct flow key = {
-        .remote = ip.to, .remote_port = ports.to, .guest_port = ports.from, .protocol = ip.protocol};
-    if (!map_lookup(&LIVE, &key)) {
+    if (!known) {
         if (!take(BUCKET_FLOWS, 1))
             return refuse(FLOW_RATE, ip.to, ports.to, ip.protocol);
         struct began began = {.at_ns = now_ns()};

@@ -35,6 +35,8 @@ pub struct Options {
     pub fence: Option<FenceKind>,
     /// Resolvers to ask, in the place of the host's.
     pub upstream: Option<Vec<SocketAddr>>,
+    /// Seconds that an address of a name stays pinned at least; without them, a minute.
+    pub least_pin: Option<u32>,
 }
 
 /// Why a sandbox has no network. Nothing of it is left.
@@ -104,7 +106,7 @@ impl Network {
         let fence = fence::raise(&link.inner, policy, &table, options.fence)?;
         let fence: SharedFence = Arc::new(Mutex::new(fence));
         link.connect(policy, &host)?;
-        let resolver = Resolver::start(&link.inner, policy, &table, options.upstream, &fence)
+        let resolver = Resolver::start(&link.inner, policy, &table, options, &fence)
             .map_err(NetworkError::Resolver)?;
         Ok(Self {
             resolver,

@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Serialize;
 
+use crate::Options;
 use crate::fence::Fence;
 use crate::plan::{DNS_PORT, GATEWAY, TAP};
 use crate::policy::{Policy, Table};
@@ -62,17 +63,19 @@ struct Shared {
     policy: Policy,
     table: Table,
     upstream: Vec<SocketAddr>,
+    /// Seconds that an address stays pinned at least.
+    least: u32,
     fence: SharedFence,
     lookups: Mutex<Vec<Lookup>>,
 }
 
 impl Resolver {
-    /// Listens at the gateway, in the sandbox's namespace; asks these servers, or those of the host.
+    /// Listens at the gateway, in the sandbox's namespace; asks the servers of `options`, or those of the host.
     pub(crate) fn start(
         inner: &Namespace,
         policy: &Policy,
         table: &Table,
-        upstream: Option<Vec<SocketAddr>>,
+        options: Options,
         fence: &SharedFence,
     ) -> io::Result<Self> {
         let socket = inner.inside(|| {
@@ -86,7 +89,8 @@ impl Resolver {
         let shared = Arc::new(Shared {
             policy: policy.clone(),
             table: table.clone(),
-            upstream: upstream.unwrap_or_else(upstream::of_the_host),
+            upstream: options.upstream.unwrap_or_else(upstream::of_the_host),
+            least: options.least_pin.unwrap_or(FLOOR),
             fence: Arc::clone(fence),
             lookups: Mutex::default(),
         });
@@ -181,7 +185,7 @@ impl Shared {
         if open.is_empty() && all > 0 {
             return (Reply::Refused, "rebound");
         }
-        let lasts = ttl.clamp(FLOOR, CAP);
+        let lasts = ttl.max(self.least).min(CAP);
         if let Err(error) = self.pin(name, &open, lasts) {
             tracing::warn!(%error, "addresses could not be pinned");
             return (Reply::Failed, "failed");

@@ -11,14 +11,18 @@ mod world;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use firelane_network::{Count, FenceKind, Network, plan, sweep};
+use firelane_network::{Count, FenceKind, Network, Options, plan, sweep};
 use frames::{arp, ethernet, ipv4, packet, syn, udp};
 use simple_dns::RCODE;
 use world::{
     ECHO, FAR, Guest, HELLO, HOST, METADATA, OTHER, PRIVATE, World, counted, each, ip, options,
     policy, until, with_limits,
 };
+
+/// How long an answer is waited for that may not come; then the question is asked again.
+const SOON: Duration = Duration::from_millis(200);
 
 fn network(kind: FenceKind, allow: &[&str]) -> (Network, Guest) {
     let network = Network::new("tested", &policy(allow), options(kind)).unwrap();
@@ -149,6 +153,39 @@ fn names_are_resolved_and_pinned_as_rules_say() {
                 lookups,
                 expected.map(|(name, outcome)| (name.to_owned(), outcome))
             );
+        },
+    );
+}
+
+#[test]
+fn a_flow_goes_on_when_the_time_of_its_address_is_over() {
+    let begin = || UdpSocket::bind((plan::GUEST, 0)).unwrap();
+    let echoes = |socket: &UdpSocket| {
+        socket.send_to(b"ping", (FAR, ECHO)).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.recv(&mut [0; 8]).is_ok()
+    };
+    each(
+        "a_flow_goes_on_when_the_time_of_its_address_is_over",
+        |_, kind| {
+            let options = Options {
+                least_pin: Some(1),
+                ..options(kind)
+            };
+            let rules = policy(&["udp:far.example:7000"]);
+            let network = Network::new("tested", &rules, options).unwrap();
+            let guest = Guest::new(&network);
+            let old = guest.inside(begin);
+            until("the flow has begun", || {
+                guest.ask("far.example");
+                guest.inside(|| echoes(&old))
+            });
+            let refused = network.report().unwrap().tally.of(Count::Denied);
+            until("new flows are refused", || {
+                guest.inside(|| echoes(&begin()));
+                network.report().unwrap().tally.of(Count::Denied) > refused
+            });
+            until("the old one goes on", || guest.inside(|| echoes(&old)));
         },
     );
 }

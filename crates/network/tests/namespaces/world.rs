@@ -129,6 +129,7 @@ pub(crate) fn options(kind: FenceKind) -> Options {
     Options {
         fence: Some(kind),
         upstream: Some(vec![(FAR, 53).into()]),
+        least_pin: None,
     }
 }
 

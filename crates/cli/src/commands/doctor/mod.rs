@@ -6,6 +6,7 @@
 
 mod boot;
 mod host;
+mod network;
 mod processor;
 mod proof;
 mod report;
@@ -44,6 +45,7 @@ pub(super) async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
         proof::prove(&mut report).await?;
         boot::check_boot(&mut report, &args.template).await?;
     }
+    network::check(&mut report).await?;
     system.check(&mut report);
     let possible = !report
         .checks
