@@ -141,6 +141,7 @@ ids! {
     KeyId, "key", "key-";
     SnapshotId, "snapshot", "snp-";
     BuildId, "build", "bld-";
+    LaneId, "lane", "lane-";
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `firelane serve` decides, apart from what it does.
+//! What `firelane serve` and `firelane up` decide, apart from what they do.
 //!
 //! Everything here is a value that is told what happened and answers what to do next. Nothing here
 //! reads a clock, opens a file, waits or draws a random number: the time is an argument, a
@@ -13,11 +13,13 @@
 //! | [`pool`] | when microVMs are prepared in advance, and who gets which |
 //! | [`sandbox`] | what a sandbox does next, and what is refused |
 //! | [`log`] | what a reader of a run's events is told |
+//! | [`lane`] | which stage a lane is in, and what comes next |
 
 pub mod bucket;
 pub mod budget;
 pub mod concurrency;
 pub mod id;
+pub mod lane;
 pub mod log;
 pub mod pool;
 pub mod queue;

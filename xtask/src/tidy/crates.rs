@@ -1,7 +1,7 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto | model <- wire <- sys <- launch <- host-proto <- network | vmm | image | store | client
+//! guest-proto | model <- wire <- sys <- launch <- host-proto <- network | vmm | image | store | client | cloud
 //!     <- agent | coordinator | gateway <- cli | hostd | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("firelane-traces", &[]),
+    ("firelane-cloud", &["firelane-model"]),
     ("firelane-store", SHARED),
     ("firelane-client", SHARED),
     ("firelane-guest-runner", &["firelane-guest-proto"]),

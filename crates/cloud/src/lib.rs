@@ -1,0 +1,27 @@
+//! Machines of others: what a lane asks of a provider, and who can be asked.
+//!
+//! A [`Provider`] gets a machine, finds it again and gives it back. It knows nothing of what the
+//! machine is for: stages, SSH and services are `firelane-lane`'s.
+//!
+//! | Module | Holds |
+//! | --- | --- |
+//! | [`provider`] | the trait, and what a provider says of itself |
+//! | [`machine`] | what is asked for, and what there is |
+//! | [`marker`] | how a machine of ours is known among others |
+//! | [`error`] | how a call fails: class, and whether it may have had an effect |
+//! | [`retry`] | the one layer that calls again |
+//! | [`registry`] | names and providers |
+//! | `providers` | one file for each that is built in |
+//!
+//! A new provider is one file in `providers`, and one line in [`registry`].
+
+pub mod error;
+pub mod machine;
+pub mod marker;
+pub mod provider;
+pub mod registry;
+pub mod retry;
+
+pub use error::{Class, CloudError, Effect};
+pub use machine::{Handle, Machine, MachineState, Spec};
+pub use provider::Provider;

@@ -1,0 +1,77 @@
+//! Names and providers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::CloudError;
+use crate::provider::Provider;
+
+/// Makes one provider of what its user has set. Changes nothing and asks nobody.
+type Open = fn(&Settings) -> Result<Box<dyn Provider>, CloudError>;
+
+/// One provider that is built in.
+struct Entry {
+    name: &'static str,
+    /// In a few words, for lists.
+    about: &'static str,
+    open: Open,
+}
+
+/// Those that are built in. A new one is one line here, and one file.
+const PROVIDERS: &[Entry] = &[];
+
+/// What providers get to know of their user: variables of the environment, and where to keep things.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Variables, for example `AWS_SUBNET_ID`, and `FIRELANE_AWS_ENDPOINT` in place of the
+    /// provider's own address.
+    pub variables: BTreeMap<String, String>,
+    /// Folder for what a provider keeps on this machine. It may be missing.
+    pub state: PathBuf,
+}
+
+impl Settings {
+    /// A variable that is set and not empty.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let value = self.variables.get(name)?;
+        (!value.is_empty()).then_some(value.as_str())
+    }
+}
+
+/// Why there is no such provider.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// None has this name.
+    #[error("there is no provider {name:?}; there are {known}, or the path of a script")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// It cannot work as it is set up.
+    #[error(transparent)]
+    Provider(#[from] CloudError),
+}
+
+/// The provider with this name.
+pub fn open(name: &str, settings: &Settings) -> Result<Box<dyn Provider>, OpenError> {
+    let Some(entry) = PROVIDERS.iter().find(|entry| entry.name == name) else {
+        let names: Vec<_> = PROVIDERS.iter().map(|entry| entry.name).collect();
+        return Err(OpenError::Unknown {
+            name: name.to_owned(),
+            known: names.join(", "),
+        });
+    };
+    Ok((entry.open)(settings)?)
+}
+
+/// All names, each with what it is.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PROVIDERS.iter().map(|entry| (entry.name, entry.about))
+}
+
+/// Whether a name is meant as the path of a script.
+pub fn is_script(name: &str) -> bool {
+    name.contains('/') || Path::new(name).extension().is_some_and(|end| end == "sh")
+}
