@@ -1,0 +1,3 @@
+//! Providers that are built in, one file or folder each.
+
+pub(crate) mod existing;
