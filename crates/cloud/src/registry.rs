@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::CloudError;
 use crate::provider::Provider;
 use crate::providers::existing::Existing;
+use crate::providers::local::Local;
 use crate::script::Script;
 
 /// Makes one provider of what its user has set. Changes nothing and asks nobody.
@@ -20,11 +21,18 @@ struct Entry {
 }
 
 /// Those that are built in. A new one is one line here, and one file.
-const PROVIDERS: &[Entry] = &[Entry {
-    name: "existing",
-    about: "a machine that is there already, over SSH",
-    open: |_| Ok(Box::new(Existing)),
-}];
+const PROVIDERS: &[Entry] = &[
+    Entry {
+        name: "existing",
+        about: "a machine that is there already, over SSH",
+        open: |_| Ok(Box::new(Existing)),
+    },
+    Entry {
+        name: "local",
+        about: "a rehearsal host on this machine",
+        open: |settings| Ok(Box::new(Local::new(settings))),
+    },
+];
 
 /// What providers get to know of their user: variables of the environment, and where to keep things.
 #[derive(Clone, Debug)]

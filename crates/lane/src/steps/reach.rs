@@ -1,5 +1,7 @@
 //! The first login.
 
+use std::time::Duration;
+
 use firelane_model::lane::{Lane, Step};
 use tokio::time::{Instant, sleep};
 
@@ -49,11 +51,13 @@ pub(crate) async fn log_in(
             },
             Err(error) => error,
         };
-        // The key of another machine does not become the right one; a program that is missing here
-        // does not appear.
-        if matches!(error, HostError::WrongKey { .. } | HostError::Failed { .. })
-            || begun.elapsed() >= crew.timing.reach
-        {
+        let patience = match error {
+            HostError::WrongKey { .. } => crew.timing.other_key,
+            // A program that is missing here does not appear.
+            HostError::Failed { .. } => Duration::ZERO,
+            HostError::Unreachable { .. } | HostError::Late { .. } => crew.timing.reach,
+        };
+        if begun.elapsed() >= patience {
             if let Some(handle) = &lane.handle {
                 show_console(crew.provider, crew, handle, step).await;
             }
