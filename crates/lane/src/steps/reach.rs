@@ -6,23 +6,26 @@ use firelane_model::lane::{Lane, Step};
 use tokio::time::{Instant, sleep};
 
 use super::create::show_console;
-use crate::access::{Command, Door, Host, HostError};
+use crate::access::{Command, Door, Host, HostError, Keys};
 use crate::crew::{Crew, StepError};
 use crate::progress::Event;
 
 /// User that cloud-init makes.
 pub(crate) const LOGIN: &str = "firelane";
-/// Extra of a lane whose machine is there already: its user.
-pub(crate) const LOGIN_EXTRA: &str = "login";
 
 /// Where a lane's machine lets us in. None: it has no address yet.
 pub(crate) fn door(crew: &Crew<'_>, lane: &Lane) -> Option<Door> {
     let (address, port) = lane.address.clone()?;
-    let planted = crew.provider.capabilities().user_data.is_some();
-    let login = if planted {
-        Some(LOGIN.to_owned())
+    // What somebody says of a machine that is there already.
+    let own = |name| lane.terms.extras.get(name).cloned();
+    let (login, keys) = if crew.provider.capabilities().user_data.is_some() {
+        (Some(LOGIN.to_owned()), Keys::Planted)
     } else {
-        lane.terms.extras.get(LOGIN_EXTRA).cloned()
+        let keys = Keys::Own {
+            identity: own("identity"),
+            known_hosts: own("known-hosts"),
+        };
+        (own("login"), keys)
     };
     Some(Door {
         label: lane.label.clone(),
@@ -30,7 +33,7 @@ pub(crate) fn door(crew: &Crew<'_>, lane: &Lane) -> Option<Door> {
         address,
         port,
         login,
-        planted,
+        keys,
     })
 }
 

@@ -197,11 +197,12 @@ fn failed(args: &UpArgs, error: UpError) -> Result<u8, Failure> {
         }
         UpError::Cloud(error) => Err((*error).into()),
         UpError::Journal(error) => Err(error.into()),
-        UpError::Preflight { checks } => {
-            super::preflight::table(&checks)?;
-            Err(Failure::usage(
-                "the preflight failed, and nothing was asked for",
-            ))
+        UpError::Preflight { ref checks } => {
+            let remedies: Vec<_> = checks
+                .iter()
+                .filter_map(|check| check.remedy.as_deref())
+                .collect();
+            Err(Failure::usage(error.to_string()).with_remedy(remedies.join("; ")))
         }
         UpError::Differs { .. } => Err(Failure::usage(error.to_string())
             .with_remedy(format!("{again}, or say another --label"))),
