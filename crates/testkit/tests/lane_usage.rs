@@ -1,7 +1,5 @@
 //! The lane's commands, used wrongly: what is said, the exit code, and that nothing was begun.
 
-#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
-
 use std::fs;
 
 use firelane_testkit::{Ended, Lab, Running};
