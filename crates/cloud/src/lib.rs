@@ -11,14 +11,17 @@
 //! | [`error`] | how a call fails: class, and whether it may have had an effect |
 //! | [`retry`] | the one layer that calls again |
 //! | [`registry`] | names and providers |
-//! | `providers` | one file for each that is built in |
+//! | [`http`] | the one client of all providers |
+//! | [`providers`] | one file or folder for each that is built in |
 //!
 //! A new provider is one file in `providers`, and one line in [`registry`].
 
 pub mod error;
+pub mod http;
 pub mod machine;
 pub mod marker;
 pub mod provider;
+pub mod providers;
 pub mod registry;
 pub mod retry;
 

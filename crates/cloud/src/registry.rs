@@ -1,10 +1,12 @@
 //! Names and providers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::CloudError;
 use crate::provider::Provider;
+use crate::providers::aws;
 
 /// Makes one provider of what its user has set. Changes nothing and asks nobody.
 type Open = fn(&Settings) -> Result<Box<dyn Provider>, CloudError>;
@@ -18,16 +20,31 @@ struct Entry {
 }
 
 /// Those that are built in. A new one is one line here, and one file.
-const PROVIDERS: &[Entry] = &[];
+const PROVIDERS: &[Entry] = &[Entry {
+    name: aws::NAME,
+    about: "Amazon Web Services: nested virtualization or bare metal",
+    open: aws::open,
+}];
 
 /// What providers get to know of their user: variables of the environment, and where to keep things.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Variables, for example `AWS_SUBNET_ID`, and `FIRELANE_AWS_ENDPOINT` in place of the
     /// provider's own address.
     pub variables: BTreeMap<String, String>,
     /// Folder for what a provider keeps on this machine. It may be missing.
     pub state: PathBuf,
+}
+
+/// Names only: values may be secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("variables", &self.variables.keys())
+            .field("state", &self.state)
+            .finish()
+    }
 }
 
 impl Settings {

@@ -1,0 +1,171 @@
+//! Whether a create would go well: one row for each thing that it needs.
+
+use super::client::{Action, CREATE_SECURITY_GROUP, GET_CALLER_IDENTITY, RUN_INSTANCES};
+use super::create::{Found, Lookups, check_disk};
+use super::groups::{self, GROUP};
+use super::params::Params;
+use super::{Aws, instances, kinds, regions, user_data};
+use crate::error::{Class, CloudError};
+use crate::machine::Spec;
+use crate::provider::{Check, Verdict};
+
+/// What EC2 answers to a dry run that would have gone well.
+const WOULD_SUCCEED: &str = "DryRunOperation";
+
+impl Aws {
+    /// All rows. Without credentials or region there is nothing else to be asked.
+    pub(super) async fn look_ahead(&self, spec: &Spec) -> Result<Vec<Check>, CloudError> {
+        let mut rows = Vec::new();
+        let whose = row("credentials", self.whose(&spec.region).await, |who| {
+            who.clone()
+        })?;
+        let mut goes_on = whose.verdict == Verdict::Ok;
+        rows.push(whose);
+        if goes_on {
+            let region = regions::check(&self.client, &self.home()?, &spec.region).await;
+            let region = row("region", region, |()| spec.region.clone())?;
+            goes_on = region.verdict == Verdict::Ok;
+            rows.push(region);
+        }
+        if !goes_on {
+            return Ok(rows);
+        }
+        let extras = match self.extras(spec) {
+            Ok(extras) => extras,
+            Err(error) => {
+                rows.push(row("extras", Err::<(), _>(error), |()| String::new())?);
+                return Ok(rows);
+            }
+        };
+        let Lookups {
+            kind,
+            image,
+            network,
+        } = self.lookups(spec, &extras).await;
+        rows.push(row("instance type", kind.clone(), |kind| {
+            let route = match kind.kvm {
+                kinds::Kvm::Metal => "bare metal",
+                kinds::Kvm::Nested => "nested virtualization",
+                kinds::Kvm::None => "no KVM, and none is asked for",
+            };
+            format!("{}: {} processors, {route}", spec.instance_type, kind.vcpus)
+        })?);
+        rows.push(row("image", image.clone(), |image| {
+            format!("{}, {}", image.id, image.name)
+        })?);
+        rows.push(row("disk", check_disk(spec.disk_gib), |()| {
+            format!("{} GiB of gp3", spec.disk_gib)
+        })?);
+        rows.push(row(
+            "user-data",
+            user_data::packed(&spec.user_data),
+            |packed| format!("{} bytes of {}", packed.len(), user_data::MOST_BYTES),
+        )?);
+        rows.push(row("network", network.clone(), |network| {
+            match &network.subnet {
+                Some(subnet) => format!("{subnet} in {}", network.vpc),
+                None => format!("the default VPC, {}", network.vpc),
+            }
+        })?);
+        if let (Ok(kind), Ok(image), Ok(network)) = (kind, image, network) {
+            let found = Found {
+                kind,
+                image,
+                network,
+            };
+            let group = match extras.group {
+                Some(id) => Ok(Some(id)),
+                None => groups::missing(&self.client, spec, &found.network.vpc)
+                    .await
+                    .map(|(id, _)| id),
+            };
+            rows.push(row("security group", group.clone(), |id| match id {
+                Some(id) => id.clone(),
+                None => format!("{GROUP} will be made"),
+            })?);
+            if let Ok(group) = group {
+                rows.push(row(
+                    "permission",
+                    self.may(spec, &found, group.as_deref()).await,
+                    |()| "a dry run would have gone well".to_owned(),
+                )?);
+            }
+            rows.push(quota(&found));
+        }
+        Ok(rows)
+    }
+
+    /// Account and name of who asks.
+    async fn whose(&self, region: &str) -> Result<String, CloudError> {
+        super::check_region(region)?;
+        let action = GET_CALLER_IDENTITY;
+        let answer = self.client.call(region, action, &Params::new()).await?;
+        action
+            .need(&answer, "GetCallerIdentityResult/Arn")
+            .map(str::to_owned)
+    }
+
+    /// Asks for what a create would ask for, with the wish that it is not done.
+    async fn may(&self, spec: &Spec, found: &Found, group: Option<&str>) -> Result<(), CloudError> {
+        if group.is_none() {
+            let params = Params::new()
+                .set("GroupName", GROUP)
+                .set("GroupDescription", GROUP)
+                .set("VpcId", &found.network.vpc);
+            self.dry_run(spec, CREATE_SECURITY_GROUP, params).await?;
+        }
+        let request = instances::request(spec, &found.place(group.unwrap_or_default()), &[]);
+        // A token of a request that was not carried out is used up all the same, and a group that
+        // is not there yet cannot be named.
+        let left_out = |name: &str, value: &str| name == "ClientToken" || value.is_empty();
+        let params = request
+            .pairs()
+            .iter()
+            .filter(|(name, value)| !left_out(name, value))
+            .fold(Params::new(), |params, (name, value)| {
+                params.set(name, value)
+            });
+        self.dry_run(spec, RUN_INSTANCES, params).await
+    }
+
+    async fn dry_run(&self, spec: &Spec, action: Action, params: Params) -> Result<(), CloudError> {
+        let params = params.set("DryRun", "true");
+        match self.client.call(&spec.region, action, &params).await {
+            Err(error) if error.code.as_deref() == Some(WOULD_SUCCEED) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(action
+                .senseless("a dry run was carried out")
+                .with_unknown_effect()),
+        }
+    }
+}
+
+/// EC2 does not tell how many processors are left, and a dry run does not ask for them.
+fn quota(found: &Found) -> Check {
+    let message = format!(
+        "not looked at: {} processors are needed of Running On-Demand Standard instances (L-1216C47A)",
+        found.kind.vcpus
+    );
+    Check::new("quota", Verdict::Warning, message).with_remedy(
+        "look by `aws service-quotas get-service-quota --service-code ec2 --quota-code L-1216C47A`",
+    )
+}
+
+/// A row of what was found. What may pass is no row, but tried again.
+fn row<T>(
+    name: &str,
+    found: Result<T, CloudError>,
+    told: impl Fn(&T) -> String,
+) -> Result<Check, CloudError> {
+    match found {
+        Ok(found) => Ok(Check::new(name, Verdict::Ok, told(&found))),
+        Err(error) if matches!(error.class, Class::Throttle | Class::Transient) => Err(error),
+        Err(error) => {
+            let check = Check::new(name, Verdict::Failed, error.to_string());
+            Ok(match error.remedy {
+                Some(remedy) => check.with_remedy(remedy),
+                None => check,
+            })
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Those that are built in, one file or folder for each.
+
+pub mod aws;
