@@ -115,6 +115,7 @@ const AND_PROGRAMS: &[&str] = &[
     "firelane-store",
     "firelane-traces",
     "firelane-client",
+    "firelane-cloud",
     "firelane-agent",
     "firelane-coordinator",
     "firelane-gateway",
