@@ -12,7 +12,8 @@
 //! | [`retry`] | the one layer that calls again |
 //! | [`registry`] | names and providers |
 //! | [`http`] | the one client of all providers |
-//! | [`providers`] | one file or folder for each that is built in |
+//! | `script` | providers that are shell scripts |
+//! | `providers` | one file or folder for each that is built in |
 //!
 //! A new provider is one file in `providers`, and one line in [`registry`].
 
@@ -21,10 +22,22 @@ pub mod http;
 pub mod machine;
 pub mod marker;
 pub mod provider;
-pub mod providers;
+mod providers;
 pub mod registry;
 pub mod retry;
+mod script;
 
 pub use error::{Class, CloudError, Effect};
 pub use machine::{Handle, Machine, MachineState, Spec};
 pub use provider::Provider;
+
+/// An error with its causes, on one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,3 +1,4 @@
-//! Those that are built in, one file or folder for each.
+//! Providers that are built in, one file or folder each.
 
-pub mod aws;
+pub(crate) mod aws;
+pub(crate) mod existing;

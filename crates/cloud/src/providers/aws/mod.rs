@@ -56,7 +56,7 @@ const ENDPOINT: &str = "FIRELANE_AWS_ENDPOINT";
 const AT_ONCE: usize = 4;
 
 /// The provider.
-pub struct Aws {
+pub(crate) struct Aws {
     client: Client,
     settings: Settings,
 }
@@ -68,7 +68,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Box<dyn Provider>, CloudError>
 
 impl Aws {
     /// Makes it, and asks nobody.
-    pub fn open(settings: &Settings) -> Result<Aws, CloudError> {
+    fn open(settings: &Settings) -> Result<Aws, CloudError> {
         let endpoint = settings
             .variable(ENDPOINT)
             .map(Endpoint::parse)

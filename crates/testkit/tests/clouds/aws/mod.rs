@@ -12,9 +12,9 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use firelane_cloud::Provider;
 use firelane_cloud::machine::Spec;
-use firelane_cloud::providers::aws::Aws;
-use firelane_cloud::registry::Settings;
+use firelane_cloud::registry::{self, Settings};
 use firelane_cloud::retry::{Policy, Retrying};
 use firelane_model::bucket::Rate;
 use firelane_model::lane::LaneId;
@@ -83,7 +83,7 @@ impl Cloud {
     }
 
     /// The provider, with these variables beside.
-    fn aws_with(&self, more: &[(&str, &str)]) -> Aws {
+    fn aws_with(&self, more: &[(&str, &str)]) -> Box<dyn Provider> {
         let endpoint = self.ec2.url();
         let variables = [
             ("FIRELANE_AWS_ENDPOINT", endpoint.as_str()),
@@ -97,16 +97,16 @@ impl Cloud {
                 .collect(),
             state: "/nonexistent".into(),
         };
-        Aws::open(&settings).expect("the settings are right")
+        registry::open("aws", &settings).expect("the settings are right")
     }
 
     /// The provider, which looks at two regions only.
-    fn aws(&self) -> Aws {
+    fn aws(&self) -> Box<dyn Provider> {
         self.aws_with(&[("FIRELANE_AWS_REGIONS", "us-east-1,eu-central-1")])
     }
 
     /// The same, called again where that may help.
-    fn patient(&self) -> Retrying<Aws> {
+    fn patient(&self) -> Retrying<Box<dyn Provider>> {
         const MANY: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
         let policy = Policy {
             first: Duration::from_millis(5),
