@@ -17,6 +17,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -24,6 +25,8 @@ use tokio::task::JoinHandle;
 const MOST_USER_DATA: usize = 16 << 10;
 /// How often a new machine is told of as pending.
 const PENDING: u32 = 2;
+/// Names the action of a service that speaks JSON.
+const TARGET: &str = "x-amz-target";
 
 /// One call that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,7 @@ struct State {
     /// New machines that nobody is told of at the first look.
     hidden: Vec<String>,
     hides: bool,
+    processors: f64,
 }
 
 struct Shared {
@@ -100,7 +104,10 @@ impl Ec2 {
         let shared = Arc::new(Shared {
             upstream,
             client: Client::builder(TokioExecutor::new()).build_http(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                processors: 64.0,
+                ..State::default()
+            }),
         });
         let task = tokio::spawn(serve(listener, shared.clone()));
         Ec2 {
@@ -145,6 +152,11 @@ impl Ec2 {
         self.state().hides = true;
     }
 
+    /// How many processors the account may run.
+    pub fn limit(&self, processors: f64) {
+        self.state().processors = processors;
+    }
+
     /// The calls since the last time.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
@@ -184,6 +196,9 @@ impl Shared {
         let call = read(&head.headers, &body);
         let fault = self.noted(&call);
         match fault {
+            Some(Fault::Refused(status, code)) if head.headers.contains_key(TARGET) => {
+                return Ok(response(status, json!({ "__type": code }).to_string()));
+            }
             Some(Fault::Refused(status, code)) => return Ok(refusal(status, code)),
             Some(Fault::Cut) => return Err(io::ErrorKind::ConnectionReset.into()),
             _ => {}
@@ -195,6 +210,7 @@ impl Shared {
         let (status, answer) = match replayed {
             Some(Ok(answer)) => (StatusCode::OK, answer),
             Some(Err(refused)) => return Ok(refused),
+            None if head.headers.contains_key(TARGET) => (StatusCode::OK, self.told(&call)),
             None => self.forward(&head, body).await,
         };
         let answer = self.seen(&call, status, answer);
@@ -260,6 +276,19 @@ impl Shared {
             }
             _ => None,
         }
+    }
+
+    /// Prices and quotas, in the form of the documentation; moto has neither.
+    fn told(&self, call: &Call) -> Bytes {
+        let answer = if call.action == "GetServiceQuota" {
+            json!({ "Quota": { "QuotaCode": "L-1216C47A", "Value": self.state().processors } })
+        } else {
+            let price = json!({ "unit": "Hrs", "pricePerUnit": { "USD": "0.4321000000" } });
+            let offer = json!({ "A.B": { "priceDimensions": { "A.B.C": price } } });
+            let product = json!({ "terms": { "OnDemand": offer } }).to_string();
+            json!({ "FormatVersion": "aws_v1", "PriceList": [product] })
+        };
+        answer.to_string().into()
     }
 
     /// What was answered before to the same token.
@@ -347,6 +376,10 @@ fn read(headers: &hyper::HeaderMap, body: &[u8]) -> Call {
         .and_then(|value| value.to_str().ok());
     // Credential=KEY/DATE/REGION/SERVICE/aws4_request
     let region = signed.and_then(|signed| signed.split('/').nth(2));
+    let target = headers.get(TARGET).and_then(|value| value.to_str().ok());
+    if let Some((_, action)) = target.and_then(|target| target.split_once('.')) {
+        params = BTreeMap::from([("Action".to_owned(), action.to_owned())]);
+    }
     Call {
         action: params.remove("Action").unwrap_or_default(),
         region: region.expect("requests are signed").to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 
 use super::credentials::Chain;
 use super::params::{EC2_VERSION, Params, STS_VERSION};
@@ -10,7 +10,7 @@ use super::sign::{self, Scope};
 use super::xml::{self, Node};
 use super::{NAME, errors};
 use crate::error::{Class, CloudError, Effect};
-use crate::http::{Endpoint, Http, Method, Request, Url};
+use crate::http::{Endpoint, Http, Method, Reply, Request, Url};
 
 /// Most pages of one list: a thousand instances each.
 const MOST_PAGES: usize = 200;
@@ -116,37 +116,25 @@ impl Client {
         action: Action,
         params: &Params,
     ) -> Result<Node, CloudError> {
-        let credentials = self.credentials.get().await?;
-        let url = self.url(region, action)?;
         let version = match action.service {
             "sts" => STS_VERSION,
             _ => EC2_VERSION,
         };
         let body = params.encode(action.name, version);
         let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
-        let mut headers = vec![(CONTENT_TYPE, form)];
-        let scope = Scope {
-            region,
-            service: action.service,
-            time: SystemTime::now(),
-        };
-        let signed = sign::headers(&credentials, scope, &url, &headers, &body)
-            .map_err(|error| action.error(Class::Invalid, error.to_string()))?;
-        headers.extend(signed);
-        let request = Request {
-            method: Method::POST,
-            url,
-            headers,
-            body,
-        };
-        let reply = self.http.send(action.name, request).await.map_err(|lost| {
-            let effect = if action.changes {
-                lost.effect
-            } else {
-                Effect::None
-            };
-            CloudError { effect, ..lost }
-        })?;
+        let host = format!("{}.{region}", action.service);
+        let headers = vec![(CONTENT_TYPE, form)];
+        let reply = self
+            .post(action.name, action.service, &host, region, headers, body)
+            .await
+            .map_err(|lost| {
+                let effect = if action.changes {
+                    lost.effect
+                } else {
+                    Effect::None
+                };
+                CloudError { effect, ..lost }
+            })?;
         if !reply.is_success() {
             return Err(errors::refused(action, &reply));
         }
@@ -178,19 +166,49 @@ impl Client {
         Err(action.senseless(format!("the list has more than {MOST_PAGES} pages")))
     }
 
+    /// Signs and sends a POST to a service, whose host is without the domain here.
+    pub(super) async fn post(
+        &self,
+        call: &str,
+        service: &str,
+        host: &str,
+        region: &str,
+        mut headers: Vec<(HeaderName, HeaderValue)>,
+        body: Vec<u8>,
+    ) -> Result<Reply, CloudError> {
+        let invalid = |message: &str| CloudError::new(NAME, call, Class::Invalid, message);
+        let credentials = self.credentials.get().await?;
+        let url = self
+            .url(host, region)
+            .ok_or_else(|| invalid("the region is part of no host name"))?;
+        let scope = Scope {
+            region,
+            service,
+            time: SystemTime::now(),
+        };
+        let signed = sign::headers(&credentials, scope, &url, &headers, &body)
+            .map_err(|error| invalid(&error.to_string()))?;
+        headers.extend(signed);
+        let request = Request {
+            method: Method::POST,
+            url,
+            headers,
+            body,
+        };
+        self.http.send(call, request).await
+    }
+
     /// Where a service is asked in a region.
-    fn url(&self, region: &str, action: Action) -> Result<Url, CloudError> {
+    fn url(&self, host: &str, region: &str) -> Option<Url> {
         if let Some(endpoint) = &self.endpoint {
-            return Ok(endpoint.url().clone());
+            return Some(endpoint.url().clone());
         }
         let domain = if region.starts_with("cn-") {
             "amazonaws.com.cn"
         } else {
             "amazonaws.com"
         };
-        format!("https://{}.{region}.{domain}/", action.service)
-            .parse()
-            .map_err(|_| action.error(Class::Invalid, "the region is part of no host name"))
+        format!("https://{host}.{domain}/").parse().ok()
     }
 }
 

@@ -11,24 +11,41 @@ use crate::http::Reply;
 /// A refusal as an error.
 pub(super) fn refused(action: Action, reply: &Reply) -> CloudError {
     let (code, message) = said(&reply.body);
+    let error = error(
+        |class, text| action.error(class, text),
+        reply,
+        code,
+        message,
+    );
+    // A server that failed may have done it before.
+    if error.class == Class::Transient && action.changes {
+        error.with_unknown_effect()
+    } else {
+        error
+    }
+}
+
+/// The same of code and message that were read already.
+pub(super) fn error(
+    made: impl Fn(Class, &str) -> CloudError,
+    reply: &Reply,
+    code: Option<String>,
+    message: Option<String>,
+) -> CloudError {
     let class = code
         .as_deref()
         .and_then(class)
         .unwrap_or_else(|| class_of_status(reply.status));
     let mut error = match code.as_deref() {
         // The message repeats what was signed, and with it the session's token.
-        Some("SignatureDoesNotMatch") => {
-            action.error(class, "the secret key does not fit the access key")
+        Some("SignatureDoesNotMatch" | "InvalidSignatureException") => {
+            made(class, "the secret key does not fit the access key")
         }
-        _ => action.error(
-            class,
-            message.unwrap_or_else(|| format!("status {}", reply.status)),
-        ),
+        _ => {
+            let status = || format!("status {}", reply.status);
+            made(class, &message.unwrap_or_else(status))
+        }
     };
-    // A server that failed may have done it before.
-    if class == Class::Transient && action.changes {
-        error = error.with_unknown_effect();
-    }
     if let Some(code) = code {
         if let Some(remedy) = remedy(&code) {
             error = error.with_remedy(remedy);
@@ -86,7 +103,9 @@ fn class(code: &str) -> Option<Class> {
         | "ExpiredTokenException"
         | "InvalidClientTokenId"
         | "SignatureDoesNotMatch"
+        | "InvalidSignatureException"
         | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
         | "IncompleteSignature"
         | "RequestExpired"
         | "AccessDenied"
@@ -106,7 +125,7 @@ fn class(code: &str) -> Option<Class> {
         | "ServiceUnavailable" | "RequestTimeout" => Class::Transient,
         "IdempotentInstanceTerminated" => Class::Invalid,
         _ if code.ends_with(".Duplicate") || code.ends_with(".InUse") => Class::Conflict,
-        _ if code.ends_with(".NotFound") => Class::NotFound,
+        _ if code.ends_with(".NotFound") || code == "NoSuchResourceException" => Class::NotFound,
         _ if code.starts_with("Invalid") || code.starts_with("Missing") => Class::Invalid,
         _ => return None,
     })
@@ -127,6 +146,8 @@ fn remedy(code: &str) -> Option<&'static str> {
     Some(match code {
         "AuthFailure"
         | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
         | "MissingAuthenticationToken" => {
             "check the access key and its secret: `aws sts get-caller-identity` tells whose they are"

@@ -11,7 +11,8 @@
 //! | `regions.rs`, `kinds.rs`, `images.rs`, `networks.rs` | what is looked up before |
 //! | `groups.rs`, `rules.rs` | the security group |
 //! | `instances.rs`, `user_data.rs` | machines |
-//! | `create.rs`, `preflight.rs`, `price.rs` | what is put together of those |
+//! | `json.rs`, `price.rs`, `quota.rs` | services that speak JSON |
+//! | `create.rs`, `preflight.rs` | what is put together of those |
 //!
 //! docs/providers/aws.md is for those who use it.
 
@@ -22,11 +23,13 @@ mod errors;
 mod groups;
 mod images;
 mod instances;
+mod json;
 mod kinds;
 mod networks;
 mod params;
 mod preflight;
 mod price;
+mod quota;
 mod regions;
 mod rules;
 mod sign;
@@ -151,7 +154,7 @@ impl Provider for Aws {
     }
 
     async fn quote(&self, spec: &Spec) -> Result<Option<Quote>, CloudError> {
-        Ok(price::quote(&spec.region, &spec.instance_type))
+        price::quote(&self.client, &spec.region, &spec.instance_type).await
     }
 
     async fn plan(&self, spec: &Spec) -> Result<Vec<Step>, CloudError> {

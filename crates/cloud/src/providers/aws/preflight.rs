@@ -4,7 +4,7 @@ use super::client::{Action, CREATE_SECURITY_GROUP, GET_CALLER_IDENTITY, RUN_INST
 use super::create::{Found, Lookups, check_disk};
 use super::groups::{self, GROUP};
 use super::params::Params;
-use super::{Aws, instances, kinds, regions, user_data};
+use super::{Aws, instances, kinds, quota, regions, user_data};
 use crate::error::{Class, CloudError};
 use crate::machine::Spec;
 use crate::provider::{Check, Verdict};
@@ -90,7 +90,7 @@ impl Aws {
                     |()| "a dry run would have gone well".to_owned(),
                 )?);
             }
-            rows.push(quota(&found));
+            rows.push(self.quota(spec, found.kind.vcpus).await?);
         }
         Ok(rows)
     }
@@ -103,6 +103,34 @@ impl Aws {
         action
             .need(&answer, "GetCallerIdentityResult/Arn")
             .map(str::to_owned)
+    }
+
+    /// Whether the account may run a machine of this size. What it runs already is not counted.
+    async fn quota(&self, spec: &Spec, needed: u32) -> Result<Check, CloudError> {
+        let name = "quota";
+        let code = quota::STANDARD;
+        let remedy = "ask for a higher limit in Service Quotas: EC2, Running On-Demand instances";
+        if !quota::is_standard(&spec.instance_type) {
+            let message = format!("not looked at: {needed} processors of this family are needed");
+            return Ok(Check::new(name, Verdict::Warning, message).with_remedy(remedy));
+        }
+        let limit = match quota::processors(&self.client, &spec.region).await {
+            Ok(limit) => limit,
+            Err(error) if error.class.may_pass() => return Err(error),
+            // It is a permission of its own, which a create can do without.
+            Err(error) => {
+                let message =
+                    format!("not looked at, {needed} processors of {code} are needed: {error}");
+                return Ok(Check::new(name, Verdict::Warning, message)
+                    .with_remedy("let an administrator allow servicequotas:GetServiceQuota"));
+            }
+        };
+        if limit < needed {
+            let message = format!("{limit} processors may run ({code}), and {needed} are needed");
+            return Ok(Check::new(name, Verdict::Failed, message).with_remedy(remedy));
+        }
+        let message = format!("{limit} processors may run ({code}), of which {needed} are needed");
+        Ok(Check::new(name, Verdict::Ok, message))
     }
 
     /// Asks for what a create would ask for, with the wish that it is not done.
@@ -138,17 +166,6 @@ impl Aws {
                 .with_unknown_effect()),
         }
     }
-}
-
-/// EC2 does not tell how many processors are left, and a dry run does not ask for them.
-fn quota(found: &Found) -> Check {
-    let message = format!(
-        "not looked at: {} processors are needed of Running On-Demand Standard instances (L-1216C47A)",
-        found.kind.vcpus
-    );
-    Check::new("quota", Verdict::Warning, message).with_remedy(
-        "look by `aws service-quotas get-service-quota --service-code ec2 --quota-code L-1216C47A`",
-    )
 }
 
 /// A row of what was found. What may pass is no row, but tried again.

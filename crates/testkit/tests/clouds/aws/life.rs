@@ -19,7 +19,7 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
         .iter()
         .map(|row| (row.name.as_str(), row.verdict))
         .collect();
-    let (ok, warning) = (Verdict::Ok, Verdict::Warning);
+    let ok = Verdict::Ok;
     let expected = [
         ("credentials", ok),
         ("region", ok),
@@ -30,9 +30,12 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
         ("network", ok),
         ("security group", ok),
         ("permission", ok),
-        ("quota", warning),
+        ("quota", ok),
     ];
     assert_eq!(shown, expected, "{rows:?}");
+    let quote = aws.quote(&spec).await.unwrap().unwrap();
+    assert_eq!(quote.milli_usd_per_hour, 433);
+    assert!(quote.source.starts_with("price list"), "{quote:?}");
     let steps = aws.plan(&spec).await.unwrap();
     let calls: Vec<_> = steps.iter().map(|step| step.call.as_str()).collect();
     let made = [

@@ -155,6 +155,12 @@ async fn a_preflight_names_what_is_missing() {
         matches!(&shown[..], [kind, disk] if kind.starts_with("instance type: ") && disk.starts_with("disk: ")),
         "{shown:?}"
     );
+    cloud.ec2.limit(5.0);
+    let shown = rows(&good).await;
+    assert!(
+        matches!(&shown[..], [one] if one.contains("quota: 5 processors may run (L-1216C47A), and 8 are needed")),
+        "{shown:?}"
+    );
     assert_eq!(cloud.counts(HOME), (0, 0));
 
     let _ = cloud.ec2.calls();
@@ -168,4 +174,31 @@ async fn a_preflight_names_what_is_missing() {
     assert_eq!((rows.len(), rows[0].verdict), (1, Verdict::Failed));
     assert!(rows[0].message.contains("no credentials"), "{rows:?}");
     assert_eq!(cloud.ec2.calls(), []);
+}
+
+#[tokio::test]
+#[ignore = "needs moto: cargo xtask check brings it"]
+async fn who_may_not_see_prices_and_quotas_gets_the_table_and_a_warning() {
+    let cloud = Cloud::start().await;
+    let aws = cloud.patient();
+    let mut spec = spec("prices", 1);
+    let denied = Fault::Refused(400, "AccessDeniedException");
+    cloud.ec2.fail("GetProducts", denied);
+    let quote = aws.quote(&spec).await.unwrap().unwrap();
+    assert_eq!(quote.milli_usd_per_hour, 400);
+    assert!(quote.source.starts_with("table of 2026-11"), "{quote:?}");
+    spec.instance_type = "m8i.large".to_owned();
+    cloud.ec2.fail("GetProducts", denied);
+    assert_eq!(aws.quote(&spec).await.unwrap(), None);
+    cloud
+        .ec2
+        .fail("GetProducts", Fault::Refused(400, "ThrottlingException"));
+    cloud.ec2.fail("GetProducts", Fault::Cut);
+    assert!(aws.quote(&spec).await.unwrap().is_some());
+
+    cloud.ec2.fail("GetServiceQuota", denied);
+    let rows = aws.preflight(&spec).await.unwrap();
+    let quota = rows.iter().find(|row| row.name == "quota").unwrap();
+    assert_eq!(quota.verdict, Verdict::Warning, "{quota:?}");
+    assert!(cloud.ec2.mend());
 }
