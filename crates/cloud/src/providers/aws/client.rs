@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use super::credentials::Chain;
 use super::params::{EC2_VERSION, Params, STS_VERSION};
 use super::sign::{self, Scope};
+use super::sources::CHECK_IP;
 use super::xml::{self, Node};
 use super::{NAME, errors};
 use crate::error::{Class, CloudError, Effect};
@@ -194,6 +195,21 @@ impl Client {
             url,
             headers,
             body,
+        };
+        self.http.send(call, request).await
+    }
+
+    /// Asks which address this machine has. The question says nothing of who asks.
+    pub(super) async fn own_address(&self, call: &str) -> Result<Reply, CloudError> {
+        let url = match &self.endpoint {
+            Some(endpoint) => endpoint.url().clone(),
+            None => CHECK_IP.parse().expect("a URL of ours"),
+        };
+        let request = Request {
+            method: Method::GET,
+            url,
+            headers: Vec::new(),
+            body: Vec::new(),
         };
         self.http.send(call, request).await
     }

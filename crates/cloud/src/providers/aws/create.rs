@@ -9,7 +9,7 @@ use super::instances::{self, Place, Seen};
 use super::kinds::{self, Kind};
 use super::networks::{self, Network};
 use super::params::Params;
-use super::{Aws, images, user_data};
+use super::{Aws, images, sources, user_data};
 use crate::error::{Class, CloudError, Effect};
 use crate::machine::{Machine, Spec};
 use crate::provider::Step;
@@ -98,7 +98,10 @@ impl Aws {
         let vpc = &found.network.vpc;
         let group = match extras.group {
             Some(id) => Group { id, is_new: false },
-            None => groups::ready(&self.client, spec, vpc).await?,
+            None => {
+                let from = sources::find(&self.client, spec).await?;
+                groups::ready(&self.client, spec, vpc, from).await?
+            }
         };
         let request = instances::request(spec, &found.place(&group.id), &user_data);
         match instances::run(&self.client, &spec.region, &request).await {
@@ -158,7 +161,8 @@ impl Aws {
             Some(id) => id,
             None => {
                 let vpc = &found.network.vpc;
-                let (id, changes) = groups::missing(&self.client, spec, vpc).await?;
+                let from = sources::find(&self.client, spec).await?;
+                let (id, changes) = groups::missing(&self.client, spec, vpc, from).await?;
                 let new = id.is_none();
                 let id = id.unwrap_or_else(|| format!("the new group {GROUP}"));
                 if new {

@@ -35,13 +35,13 @@ pub(super) fn describe_owner(owner: &str) -> String {
     format!("firelane owner {owner}")
 }
 
-/// What a group in a VPC lacks. The id is none if there is no group.
+/// What a group in a VPC lacks for SSH from these networks. The id is none if there is no group.
 pub(super) async fn missing(
     client: &Client,
     spec: &Spec,
     vpc: &str,
+    wanted: Vec<String>,
 ) -> Result<(Option<String>, Changes), CloudError> {
-    let wanted = rules::networks(&spec.ssh_from, AUTHORIZE_INGRESS)?;
     let Some(id) = find(client, &spec.region, vpc).await? else {
         let remove = Vec::new();
         return Ok((
@@ -57,8 +57,13 @@ pub(super) async fn missing(
 }
 
 /// The group of a VPC, with the rules of this machine's owner. What was made is removed on failure.
-pub(super) async fn ready(client: &Client, spec: &Spec, vpc: &str) -> Result<Group, CloudError> {
-    let (found, changes) = missing(client, spec, vpc).await?;
+pub(super) async fn ready(
+    client: &Client,
+    spec: &Spec,
+    vpc: &str,
+    wanted: Vec<String>,
+) -> Result<Group, CloudError> {
+    let (found, changes) = missing(client, spec, vpc, wanted).await?;
     let group = match found {
         Some(id) => Group { id, is_new: false },
         None => create(client, spec, vpc).await?,

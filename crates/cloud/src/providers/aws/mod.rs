@@ -9,7 +9,7 @@
 //! | `client.rs`, `params.rs`, `sign.rs`, `xml.rs`, `errors.rs` | one call: request, signature, answer, refusal |
 //! | `credentials` | who we are |
 //! | `regions.rs`, `kinds.rs`, `images.rs`, `networks.rs` | what is looked up before |
-//! | `groups.rs`, `rules.rs` | the security group |
+//! | `groups.rs`, `rules.rs`, `sources.rs` | the security group, its rules, and who is let in |
 //! | `instances.rs`, `user_data.rs` | machines |
 //! | `json.rs`, `price.rs`, `quota.rs` | services that speak JSON |
 //! | `create.rs`, `preflight.rs` | what is put together of those |
@@ -35,6 +35,7 @@ mod rules;
 mod sign;
 #[cfg(test)]
 mod sign_vectors;
+mod sources;
 mod user_data;
 mod xml;
 

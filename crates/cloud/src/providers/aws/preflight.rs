@@ -4,7 +4,7 @@ use super::client::{Action, CREATE_SECURITY_GROUP, GET_CALLER_IDENTITY, RUN_INST
 use super::create::{Found, Lookups, check_disk};
 use super::groups::{self, GROUP};
 use super::params::Params;
-use super::{Aws, instances, kinds, quota, regions, user_data};
+use super::{Aws, instances, kinds, quota, regions, sources, user_data};
 use crate::error::{Class, CloudError};
 use crate::machine::Spec;
 use crate::provider::{Check, Verdict};
@@ -75,9 +75,7 @@ impl Aws {
             };
             let group = match extras.group {
                 Some(id) => Ok(Some(id)),
-                None => groups::missing(&self.client, spec, &found.network.vpc)
-                    .await
-                    .map(|(id, _)| id),
+                None => self.group(spec, &found, &mut rows).await?,
             };
             rows.push(row("security group", group.clone(), |id| match id {
                 Some(id) => id.clone(),
@@ -93,6 +91,21 @@ impl Aws {
             rows.push(self.quota(spec, found.kind.vcpus).await?);
         }
         Ok(rows)
+    }
+
+    /// The group that a create would use, none if it would make one; and a row of who is let in.
+    async fn group(
+        &self,
+        spec: &Spec,
+        found: &Found,
+        rows: &mut Vec<Check>,
+    ) -> Result<Result<Option<String>, CloudError>, CloudError> {
+        let from = sources::find(&self.client, spec).await;
+        rows.push(row("ssh from", from.clone(), |from| from.join(", "))?);
+        // What is wrong with the group is told beside what is wrong with those.
+        let from = from.unwrap_or_default();
+        let group = groups::missing(&self.client, spec, &found.network.vpc, from).await;
+        Ok(group.map(|(id, _)| id))
     }
 
     /// Account and name of who asks.
@@ -121,8 +134,14 @@ impl Aws {
             Err(error) => {
                 let message =
                     format!("not looked at, {needed} processors of {code} are needed: {error}");
-                return Ok(Check::new(name, Verdict::Warning, message)
-                    .with_remedy("let an administrator allow servicequotas:GetServiceQuota"));
+                let check = Check::new(name, Verdict::Warning, message);
+                return Ok(match error.class {
+                    Class::Auth => check
+                        .with_remedy("let an administrator allow servicequotas:GetServiceQuota"),
+                    _ => check.with_remedy(
+                        "look at it in Service Quotas: EC2, Running On-Demand instances",
+                    ),
+                });
             }
         };
         if limit < needed {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::client::{Action, Client, DESCRIBE_SECURITY_GROUP_RULES};
+use super::client::{AUTHORIZE_INGRESS, Client, DESCRIBE_SECURITY_GROUP_RULES};
 use super::groups::describe_owner;
 use super::params::Params;
 use crate::error::{Class, CloudError};
@@ -78,7 +78,8 @@ pub(super) fn changes(there: &[Rule], wanted: &[String], owner: &str) -> Changes
 }
 
 /// Networks as EC2 writes them, without bits outside of the prefix; without doubles.
-pub(super) fn networks(texts: &[String], action: Action) -> Result<Vec<String>, CloudError> {
+pub(super) fn networks(texts: &[String]) -> Result<Vec<String>, CloudError> {
+    let action = AUTHORIZE_INGRESS;
     let mut networks = Vec::new();
     for text in texts {
         let network = network(text).map_err(|why| {
@@ -89,10 +90,6 @@ pub(super) fn networks(texts: &[String], action: Action) -> Result<Vec<String>, 
         if !networks.contains(&network) {
             networks.push(network);
         }
-    }
-    if networks.is_empty() {
-        let message = "nobody is named from where SSH may come";
-        return Err(action.error(Class::Invalid, message));
     }
     Ok(networks)
 }
@@ -117,14 +114,13 @@ fn network(text: &str) -> Result<String, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::AUTHORIZE_INGRESS;
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn networks_are_as_ec2_writes_them() {
         let check = |text: &str, expected: Result<&str, &str>| {
-            let made = networks(&[text.to_owned()], AUTHORIZE_INGRESS);
+            let made = networks(&[text.to_owned()]);
             match expected {
                 Ok(expected) => assert_eq!(made.unwrap(), [expected]),
                 Err(expected) => {
@@ -141,8 +137,6 @@ mod tests {
         for bad in ["198.51.100.7", "x/1", "1.2.3.4/33", "::1/129", "1.2.3.4/-1"] {
             check(bad, Err("it is no network such as 198.51.100.7/32"));
         }
-        let none = networks(&[], AUTHORIZE_INGRESS).unwrap_err();
-        assert_eq!(&*none.message, "nobody is named from where SSH may come");
     }
 
     fn rule(id: &str, ssh_from: Option<&str>, description: &str) -> Rule {

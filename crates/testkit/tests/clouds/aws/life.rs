@@ -28,6 +28,7 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
         ("disk", ok),
         ("user-data", ok),
         ("network", ok),
+        ("ssh from", ok),
         ("security group", ok),
         ("permission", ok),
         ("quota", ok),

@@ -2,6 +2,7 @@
 
 use firelane_cloud::marker::Which;
 use firelane_cloud::provider::Provider as _;
+use firelane_testkit::clouds::Call;
 use serde_json::json;
 
 use super::{Cloud, HOME, spec};
@@ -94,10 +95,23 @@ async fn rules_follow_their_owner_and_those_of_nobody_go() {
     (spec.label, spec.lane) = ("third".parse().unwrap(), super::spec("x", 3).lane);
     let _ = cloud.ec2.calls();
     aws.create(&spec).await.unwrap();
-    let changed = cloud
-        .ec2
-        .calls()
-        .into_iter()
-        .any(|call| call.action.ends_with("Ingress"));
-    assert!(!changed, "what is as it has to be is left alone");
+    let changed = |calls: Vec<Call>| {
+        calls
+            .into_iter()
+            .any(|call| call.action.ends_with("Ingress"))
+    };
+    assert!(
+        !changed(cloud.ec2.calls()),
+        "what is as it has to be is left alone"
+    );
+
+    // Nobody is named: it is the address that asks.
+    (spec.label, spec.lane) = ("fourth".parse().unwrap(), super::spec("x", 4).lane);
+    spec.ssh_from.clear();
+    aws.create(&spec).await.unwrap();
+    let expected = [
+        rule("198.51.100.99/32", "tester"),
+        rule("203.0.113.9/32", "another"),
+    ];
+    assert_eq!(rules(), json!(expected));
 }
