@@ -125,24 +125,29 @@ pub struct Http {
 impl Http {
     /// Through the proxies of the environment.
     pub fn new(provider: &'static str) -> Result<Http, CloudError> {
-        Self::with(provider, WHOLE, reqwest::Client::builder())
+        let roots = roots();
+        if roots.is_empty() {
+            let message = "this machine has no certificates of authorities";
+            return Err(CloudError::new(provider, "open", Class::Invalid, message)
+                .with_remedy("install the package ca-certificates, or set SSL_CERT_FILE"));
+        }
+        Self::with(provider, WHOLE, roots, reqwest::Client::builder())
     }
 
     /// Past all proxies: for what is on this machine, or only to be reached from it.
     pub fn direct(provider: &'static str, whole: Duration) -> Result<Http, CloudError> {
-        Self::with(provider, whole, reqwest::Client::builder().no_proxy())
+        let builder = reqwest::Client::builder().no_proxy();
+        Self::with(provider, whole, roots(), builder)
     }
 
     fn with(
         provider: &'static str,
         whole: Duration,
+        roots: RootCertStore,
         builder: reqwest::ClientBuilder,
     ) -> Result<Http, CloudError> {
-        let unusable = |message: String| {
-            CloudError::new(provider, "open", Class::Invalid, message)
-                .with_remedy("install the package ca-certificates")
-        };
-        let tls = tls().map_err(|error| unusable(error.to_string()))?;
+        let unusable = |message: String| CloudError::new(provider, "open", Class::Invalid, message);
+        let tls = tls(roots).map_err(|error| unusable(error.to_string()))?;
         let client = builder
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
@@ -231,11 +236,16 @@ impl Http {
     }
 }
 
-/// TLS with the provider of cryptography that the rest of Firelane has, and the host's roots.
-fn tls() -> Result<ClientConfig, tokio_rustls::rustls::Error> {
+/// The authorities that this machine believes.
+fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     // What is wrong with single certificates of the host is the host's matter.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// TLS with the provider of cryptography that the rest of Firelane has.
+fn tls(roots: RootCertStore) -> Result<ClientConfig, tokio_rustls::rustls::Error> {
     Ok(
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?

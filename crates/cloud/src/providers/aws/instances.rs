@@ -223,3 +223,78 @@ fn read(action: Action, region: &str, item: &Node) -> Result<Seen, CloudError> {
         mark: marker::read(&groups::tags(item)),
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::xml;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(text: &str) -> Result<Seen, String> {
+        let node = xml::parse(text.as_bytes()).unwrap();
+        read(RUN_INSTANCES, "us-east-1", &node).map_err(|error| {
+            assert_eq!(error.effect, crate::Effect::Unknown, "{error}");
+            error.message.into()
+        })
+    }
+
+    fn item(state: &str, more: &str) -> String {
+        format!(
+            "<item><instanceId>i-1</instanceId><instanceType>c5.metal</instanceType>\
+             <instanceState><code>0</code><name>{state}</name></instanceState>{more}</item>"
+        )
+    }
+
+    #[test]
+    fn states_are_those_of_lanes() {
+        let state = |name: &str| match of(&item(name, "")).unwrap() {
+            Seen::There(machine) => machine.state,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(state("pending"), MachineState::Pending);
+        assert_eq!(state("running"), MachineState::Running);
+        assert_eq!(state("shutting-down"), MachineState::Leaving);
+        assert_eq!(state("stopping"), MachineState::Stopped);
+        assert_eq!(state("stopped"), MachineState::Stopped);
+        let reason = "<stateReason><code>Server.X</code><message>no room</message></stateReason>";
+        let gone = of(&item("terminated", reason)).unwrap();
+        assert_eq!(gone, Seen::Gone(Some("no room".to_owned())));
+        assert_eq!(
+            of(&item("resting", "")).unwrap_err(),
+            "i-1 is \"resting\", which is no state"
+        );
+    }
+
+    #[test]
+    fn an_answer_without_what_it_has_to_have_is_an_error() {
+        let whole = item("running", "<ipAddress>192.0.2.1</ipAddress>");
+        let Ok(Seen::There(machine)) = of(&whole) else {
+            panic!("{whole}");
+        };
+        assert_eq!(machine.address.as_deref(), Some("192.0.2.1"));
+        assert_eq!(machine.mark, None);
+        for (part, path) in [
+            ("<instanceId>i-1</instanceId>", "instanceId"),
+            ("<instanceType>c5.metal</instanceType>", "instanceType"),
+            ("<name>running</name>", "instanceState/name"),
+        ] {
+            let told = of(&whole.replace(part, "")).unwrap_err();
+            assert_eq!(told, format!("the answer has no {path} in <item>"));
+        }
+        let told = of(&whole.replace("i-1", "?")).unwrap_err();
+        assert_eq!(told, "the answer has \"?\" for an instance's id");
+    }
+
+    proptest! {
+        #[test]
+        fn any_item_is_read_or_refused(texts in proptest::collection::vec("[ -;=-~]{0,12}", 6)) {
+            let text = texts.iter().map(|text| text.replace('&', "")).collect::<Vec<_>>();
+            let item = format!(
+                "<item><instanceId>i-{}</instanceId><instanceType>{}</instanceType><instanceState><name>{}</name></instanceState>\
+                 <ipAddress>{}</ipAddress><tagSet><item><key>{}</key><value>{}</value></item></tagSet></item>",
+                text[0], text[1], text[2], text[3], text[4], text[5],
+            );
+            let _ = of(&item);
+        }
+    }
+}

@@ -17,6 +17,8 @@
 //! docs/providers/aws.md is for those who use it.
 
 mod client;
+#[cfg(test)]
+mod client_tests;
 mod create;
 mod credentials;
 mod errors;

@@ -1,9 +1,11 @@
 //! From nothing to a machine, and back.
 
+use std::collections::BTreeSet;
+
 use firelane_cloud::marker::Which;
 use firelane_cloud::provider::{Provider as _, Verdict};
 use firelane_cloud::{Class, MachineState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cloud, HOME, spec};
 
@@ -90,8 +92,8 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
     assert_eq!(group["tags"]["mvm-ephemeral"], "true");
     let rule = json!([["tcp", 22, 22, "198.51.100.7/32", "firelane owner tester"]]);
     assert_eq!(group["rules"], rule);
-    let runs: Vec<_> = cloud.ec2.calls();
-    let run = runs
+    let mut calls = cloud.ec2.calls();
+    let run = calls
         .iter()
         .rfind(|call| call.action == "RunInstances")
         .unwrap();
@@ -124,4 +126,43 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
         Class::Invalid,
         "a lane has one machine, ever: {error}"
     );
+
+    calls.extend(cloud.ec2.calls());
+    let asked: BTreeSet<_> = calls.into_iter().map(|call| call.action).collect();
+    let mut allowed = policy();
+    // What this lane did not come to, and what comes with others.
+    for other in [
+        "CreateTags",
+        "DescribeSubnets",
+        "RevokeSecurityGroupIngress",
+    ] {
+        assert!(allowed.remove(other), "{other}");
+    }
+    allowed.insert("GetCallerIdentity".to_owned());
+    assert_eq!(asked, allowed, "the policy in docs/providers/aws.md");
+}
+
+/// The actions of the policy that the documentation tells users to make.
+fn policy() -> BTreeSet<String> {
+    let page = include_str!("../../../../../docs/providers/aws.md");
+    let text = page.split("```json").nth(1).expect("there is a policy");
+    let text = text.split("```").next().expect("it ends");
+    let policy: Value = serde_json::from_str(text).expect("it is JSON");
+    let statements = policy["Statement"].as_array().expect("it has statements");
+    let actions = statements
+        .iter()
+        .flat_map(|statement| match &statement["Action"] {
+            Value::Array(actions) => actions.clone(),
+            action => vec![action.clone()],
+        });
+    actions
+        .map(|action| {
+            let (_, name) = action
+                .as_str()
+                .expect("a text")
+                .split_once(':')
+                .expect("service:Action");
+            name.to_owned()
+        })
+        .collect()
 }
