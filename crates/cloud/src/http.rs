@@ -275,6 +275,9 @@ mod tests {
     use crate::error::Effect;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
     #[test]
     fn plain_http_stays_on_this_machine() {
@@ -373,5 +376,57 @@ mod tests {
         let error = asked(answering(much).await).await.err().unwrap();
         assert_eq!(error.class, Class::Invalid);
         assert!(error.message.contains("8388608"), "{error}");
+    }
+
+    /// Answers over TLS, as `localhost`, with a certificate that nobody vouches for but itself.
+    async fn secure() -> (Url, RootCertStore) {
+        let name = vec!["localhost".to_owned()];
+        let made = rcgen::generate_simple_self_signed(name).unwrap();
+        let certificate = made.cert.der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // A client that does not believe us hangs up.
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let mut asked = [0; 4096];
+                let _ = stream.read(&mut asked).await.unwrap();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        (format!("https://localhost:{port}/").parse().unwrap(), roots)
+    }
+
+    #[tokio::test]
+    async fn who_is_not_vouched_for_is_sent_nothing() {
+        let (url, roots) = secure().await;
+        let asked = async |roots| {
+            let builder = reqwest::Client::builder().no_proxy();
+            let http = Http::with("test", Duration::from_secs(30), roots, builder).unwrap();
+            let request = Request {
+                method: Method::POST,
+                url: url.clone(),
+                headers: Vec::new(),
+                body: b"secret".to_vec(),
+            };
+            http.send("Ask", request).await
+        };
+        assert_eq!(asked(roots).await.unwrap().body, b"ok");
+        let error = asked(super::roots()).await.err().unwrap();
+        assert!(error.message.contains("certificate"), "{error}");
+        assert_eq!(error.effect, Effect::None, "{error}");
     }
 }

@@ -180,7 +180,7 @@ impl Client {
         let invalid = |message: &str| CloudError::new(NAME, call, Class::Invalid, message);
         let credentials = self.credentials.get().await?;
         let url = self
-            .url(host, region)
+            .url(host)
             .ok_or_else(|| invalid("the region is part of no host name"))?;
         let scope = Scope {
             region,
@@ -215,16 +215,11 @@ impl Client {
     }
 
     /// Where a service is asked in a region.
-    fn url(&self, host: &str, region: &str) -> Option<Url> {
+    fn url(&self, host: &str) -> Option<Url> {
         if let Some(endpoint) = &self.endpoint {
             return Some(endpoint.url().clone());
         }
-        let domain = if region.starts_with("cn-") {
-            "amazonaws.com.cn"
-        } else {
-            "amazonaws.com"
-        };
-        format!("https://{host}.{domain}/").parse().ok()
+        format!("https://{host}.amazonaws.com/").parse().ok()
     }
 }
 
@@ -238,10 +233,21 @@ pub(super) fn check_region(region: &str) -> Result<(), CloudError> {
                     .bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         });
-    if fits {
-        return Ok(());
+    let refused = |message: String| CloudError::new(NAME, "open", Class::Invalid, message);
+    if !fits {
+        return Err(refused(format!("{region:?} is no region"))
+            .with_remedy("regions look like us-east-1 or eu-central-1"));
     }
-    let message = format!("{region:?} is no region");
-    Err(CloudError::new(NAME, "open", Class::Invalid, message)
-        .with_remedy("regions look like us-east-1 or eu-central-1"))
+    if is_apart(region) {
+        let message =
+            format!("{region} has hosts and images of its own, which Firelane does not know");
+        return Err(refused(message).with_remedy("take a region such as us-east-1"));
+    }
+    Ok(())
+}
+
+/// Whether a region is of a partition of its own: China, governments, the sovereign cloud.
+pub(super) fn is_apart(region: &str) -> bool {
+    let apart = ["cn-", "us-gov-", "us-iso", "eusc-", "eu-iso"];
+    apart.iter().any(|begin| region.starts_with(begin))
 }

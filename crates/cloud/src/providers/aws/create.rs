@@ -105,7 +105,13 @@ impl Aws {
         };
         let request = instances::request(spec, &found.place(&group.id), &user_data);
         match instances::run(&self.client, &spec.region, &request).await {
-            Ok(Seen::There(machine)) => self.settle(*machine).await,
+            Ok(Seen::There(machine)) => {
+                let settled = self.settle(*machine).await;
+                if settled.is_err() {
+                    groups::give_up(&self.client, spec, vpc, &group).await;
+                }
+                settled
+            }
             Ok(Seen::Nothing | Seen::Gone(_)) => {
                 let lane = spec.lane;
                 let message = format!("the machine of {lane} has been given back already");

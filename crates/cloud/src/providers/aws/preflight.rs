@@ -4,10 +4,10 @@ use super::client::{Action, CREATE_SECURITY_GROUP, GET_CALLER_IDENTITY, RUN_INST
 use super::create::{Found, Lookups, check_disk};
 use super::groups::{self, GROUP};
 use super::params::Params;
-use super::{Aws, instances, kinds, quota, regions, sources, user_data};
+use super::{Aws, instances, kinds, price, quota, regions, sources, user_data};
 use crate::error::{Class, CloudError};
 use crate::machine::Spec;
-use crate::provider::{Check, Verdict};
+use crate::provider::{Check, Quote, Verdict};
 
 /// What EC2 answers to a dry run that would have gone well.
 const WOULD_SUCCEED: &str = "DryRunOperation";
@@ -89,6 +89,7 @@ impl Aws {
                 )?);
             }
             rows.push(self.quota(spec, found.kind.vcpus).await?);
+            rows.push(self.price(spec).await?);
         }
         Ok(rows)
     }
@@ -150,6 +151,30 @@ impl Aws {
         }
         let message = format!("{limit} processors may run ({code}), of which {needed} are needed");
         Ok(Check::new(name, Verdict::Ok, message))
+    }
+
+    /// What it would cost. Not to know it is no reason to stop.
+    async fn price(&self, spec: &Spec) -> Result<Check, CloudError> {
+        let quote = price::quote(&self.client, &spec.region, &spec.instance_type).await?;
+        Ok(match quote {
+            Some(Quote {
+                milli_usd_per_hour: price,
+                source,
+            }) => {
+                let message = format!(
+                    "{}.{:03} USD for one hour: {source}",
+                    price / 1000,
+                    price % 1000
+                );
+                Check::new("price", Verdict::Ok, message)
+            }
+            None => Check::new(
+                "price",
+                Verdict::Warning,
+                "not known, so --max-spend cannot be kept",
+            )
+            .with_remedy("let an administrator allow pricing:GetProducts"),
+        })
     }
 
     /// Asks for what a create would ask for, with the wish that it is not done.

@@ -1,6 +1,6 @@
 //! Regions: those that the account may use.
 
-use super::client::{Client, DESCRIBE_REGIONS, check_region};
+use super::client::{Client, DESCRIBE_REGIONS, check_region, is_apart};
 use super::params::Params;
 use crate::error::{Class, CloudError};
 
@@ -14,14 +14,15 @@ pub(super) const VARIABLE: &str = "FIRELANE_AWS_REGIONS";
 pub(super) async fn enabled(client: &Client, home: &str) -> Result<Vec<String>, CloudError> {
     let action = DESCRIBE_REGIONS;
     let answer = client.call(home, action, &Params::new()).await?;
-    let names = answer
-        .items("regionInfo")
-        .map(|item| {
-            let name = action.need(item, "regionName")?;
+    let mut names = Vec::new();
+    for item in answer.items("regionInfo") {
+        let name = action.need(item, "regionName")?;
+        // There is nothing of ours.
+        if !is_apart(name) {
             check_region(name)?;
-            Ok(name.to_owned())
-        })
-        .collect::<Result<Vec<_>, CloudError>>()?;
+            names.push(name.to_owned());
+        }
+    }
     if names.is_empty() {
         return Err(action.senseless("the answer names no region"));
     }

@@ -34,6 +34,7 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
         ("security group", ok),
         ("permission", ok),
         ("quota", ok),
+        ("price", ok),
     ];
     assert_eq!(shown, expected, "{rows:?}");
     let quote = aws.quote(&spec).await.unwrap().unwrap();
