@@ -196,8 +196,9 @@ impl Provider for Aws {
         instances::terminate(&self.client, &handle.region, &handle.id).await
     }
 
-    /// Groups are of nobody alone, so `which` makes no difference: those go that no machine uses.
-    async fn sweep(&self, _which: &Which) -> Result<Swept, CloudError> {
+    /// Groups are of nobody alone: those go that no machine uses, whichever lane it is about. That
+    /// others use one is worth a word only where everything should go.
+    async fn sweep(&self, which: &Which) -> Result<Swept, CloudError> {
         let regions = self.regions().await?;
         let found: Vec<Vec<(String, String)>> = futures_util::stream::iter(regions)
             .map(|region| async move {
@@ -213,7 +214,9 @@ impl Provider for Aws {
             match groups::delete(&self.client, &region, &id).await {
                 Ok(()) => swept.removed.push(name),
                 Err(error) if error.class == Class::Conflict => {
-                    swept.left.push((name, "machines use it".to_owned()));
+                    if *which == Which::All {
+                        swept.left.push((name, "machines use it".to_owned()));
+                    }
                 }
                 Err(error) if error.class.may_pass() => return Err(error),
                 Err(error) => swept.left.push((name, error.to_string())),

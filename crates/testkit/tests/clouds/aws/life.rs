@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use firelane_cloud::marker::Which;
-use firelane_cloud::provider::{Provider as _, Verdict};
+use firelane_cloud::provider::{Provider as _, Swept, Verdict};
 use firelane_cloud::{Class, MachineState};
 use serde_json::{Value, json};
 
@@ -111,6 +111,8 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
         (spec.label.clone(), Some(spec.lane))
     );
     assert!(aws.console_log(&machine.handle).await.unwrap().is_some());
+    let swept = aws.sweep(&Which::Lane(spec.lane)).await.unwrap();
+    assert_eq!(swept, Swept::default(), "that others use it is no news");
     let swept = aws.sweep(&Which::All).await.unwrap();
     assert_eq!((swept.removed.len(), swept.left.len()), (0, 1), "{swept:?}");
 
