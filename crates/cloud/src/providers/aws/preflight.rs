@@ -189,11 +189,13 @@ impl Aws {
         let request = instances::request(spec, &found.place(group.unwrap_or_default()), &[]);
         // A token of a request that was not carried out is used up all the same, and a group that
         // is not there yet cannot be named.
-        let left_out = |name: &str, value: &str| name == "ClientToken" || value.is_empty();
+        let left_out = |name: &str| {
+            name == "ClientToken" || group.is_none() && name.contains("SecurityGroupId")
+        };
         let params = request
             .pairs()
             .iter()
-            .filter(|(name, value)| !left_out(name, value))
+            .filter(|(name, _)| !left_out(name))
             .fold(Params::new(), |params, (name, value)| {
                 params.set(name, value)
             });
