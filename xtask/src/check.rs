@@ -32,7 +32,7 @@ impl fmt::Display for Verdict {
 
 type Check = (&'static str, fn(&Workspace) -> Verdict);
 
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("format", format),
     ("lints", lints),
     ("tidy", own_rules),
@@ -41,6 +41,7 @@ const CHECKS: [Check; 9] = [
     ("eBPF object", bpf_object),
     ("API description", api_description),
     ("API fuzzing", api_fuzzing),
+    ("clouds", clouds),
     ("dashboard", dashboard),
 ];
 /// What `cargo xtask test` runs; it takes longer than all the others.
@@ -166,6 +167,19 @@ fn api_fuzzing(workspace: &Workspace) -> Verdict {
     test.args(["test", "--quiet", "--package=firelane-cli", "--test=api"]);
     test.args(["fuzz", "--", "--ignored"]);
     run(test.env("FIRELANE_SCHEMATHESIS", program)).into()
+}
+
+/// moto is a stand-in for AWS that others wrote; boto3, which reads back what was made, comes with it.
+fn clouds(workspace: &Workspace) -> Verdict {
+    let package = "moto[server,ec2]";
+    let program = match python::program_of(workspace, "moto_server", package, "5.2.5") {
+        Ok(program) => program,
+        Err(reason) => return Verdict::Skipped(format!("{reason:#}")),
+    };
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--package=firelane-testkit"]);
+    test.args(["--test=clouds", "--", "--ignored"]);
+    run(test.env("FIRELANE_MOTO", program)).into()
 }
 
 /// A browser is too large to be a need of every machine that runs the tests.

@@ -35,8 +35,9 @@ usage: cargo xtask COMMAND
   test [ARGS...]       build, then run every test; ARGS go to the test runner
   tidy                 check the workspace's own rules
   check [--no-tests]   format, lints, tidy, docs, licences and bans, the API's
-                       description, fuzzing of the API, the dashboard in a
-                       browser; last what `cargo xtask test` runs
+                       description, fuzzing of the API, providers against
+                       emulators of clouds, the dashboard in a browser; last
+                       what `cargo xtask test` runs
   bpf                  compile the fence in crates/network/bpf anew; needs clang
   openapi              write docs/openapi.json anew
   dist                 make the release tarball in target/dist

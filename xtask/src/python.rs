@@ -11,9 +11,21 @@ use crate::workspace::Workspace;
 
 /// A program of the Python package of the same name; installed, if it is not there in this version.
 pub(crate) fn program(workspace: &Workspace, name: &str, version: &str) -> Result<PathBuf> {
-    let wanted = format!("{name}=={version}");
-    let folder = workspace.target.join("python").join(&wanted);
-    let program = folder.join("bin").join(name);
+    program_of(workspace, name, name, version)
+}
+
+/// A program of a Python package, `name` or `name[extra,...]`.
+pub(crate) fn program_of(
+    workspace: &Workspace,
+    program: &str,
+    package: &str,
+    version: &str,
+) -> Result<PathBuf> {
+    let wanted = format!("{package}=={version}");
+    let name = package.split('[').next().unwrap_or(package);
+    let folder = workspace.target.join("python");
+    let folder = folder.join(format!("{name}=={version}"));
+    let program = folder.join("bin").join(program);
     // Written last: a folder without it was left half made.
     let made = folder.join("made");
     if made.exists() {

@@ -11,12 +11,14 @@
 //! | [`error`] | how a call fails: class, and whether it may have had an effect |
 //! | [`retry`] | the one layer that calls again |
 //! | [`registry`] | names and providers |
+//! | [`http`] | the one client of all providers |
 //! | `script` | providers that are shell scripts |
-//! | `providers` | one file for each that is built in |
+//! | `providers` | one file or folder for each that is built in |
 //!
 //! A new provider is one file in `providers`, and one line in [`registry`].
 
 pub mod error;
+pub mod http;
 pub mod machine;
 pub mod marker;
 pub mod provider;

@@ -32,7 +32,8 @@ pub struct Spec {
     pub user_data: String,
     /// The key that may log in, a line of OpenSSH's `authorized_keys`.
     pub ssh_key: String,
-    /// From which networks SSH may come, as CIDR. Not empty.
+    /// From which networks SSH may come, as CIDR. Empty: from the address that this machine has for
+    /// the provider, if the provider can find that out.
     pub ssh_from: Vec<String>,
     /// When it was asked for, since the Unix epoch.
     pub created: Moment,

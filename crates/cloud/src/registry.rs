@@ -1,10 +1,12 @@
 //! Names and providers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::CloudError;
 use crate::provider::Provider;
+use crate::providers::aws;
 use crate::providers::existing::Existing;
 use crate::providers::local::Local;
 use crate::script::Script;
@@ -23,6 +25,11 @@ struct Entry {
 /// Those that are built in. A new one is one line here, and one file.
 const PROVIDERS: &[Entry] = &[
     Entry {
+        name: aws::NAME,
+        about: "Amazon Web Services: nested virtualization or bare metal",
+        open: aws::open,
+    },
+    Entry {
         name: "existing",
         about: "a machine that is there already, over SSH",
         open: |_| Ok(Box::new(Existing)),
@@ -35,13 +42,24 @@ const PROVIDERS: &[Entry] = &[
 ];
 
 /// What providers get to know of their user: variables of the environment, and where to keep things.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Variables, for example `AWS_SUBNET_ID`, and `FIRELANE_AWS_ENDPOINT` in place of the
     /// provider's own address.
     pub variables: BTreeMap<String, String>,
     /// Folder for what a provider keeps on this machine. It may be missing.
     pub state: PathBuf,
+}
+
+/// Names only: values may be secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("variables", &self.variables.keys())
+            .field("state", &self.state)
+            .finish()
+    }
 }
 
 impl Settings {

@@ -7,6 +7,7 @@
 //! `FIRELANE_HOME`, or the one that `make test` fills.
 
 pub mod booted;
+pub mod clouds;
 mod command;
 pub mod conformance;
 mod disk;

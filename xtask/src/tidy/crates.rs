@@ -120,6 +120,7 @@ const AND_PROGRAMS: &[&str] = &[
     "firelane-store",
     "firelane-traces",
     "firelane-client",
+    "firelane-cloud",
     "firelane-agent",
     "firelane-coordinator",
     "firelane-gateway",

@@ -1,4 +1,5 @@
 //! Providers that are built in, one file or folder each.
 
+pub(crate) mod aws;
 pub(crate) mod existing;
 pub(crate) mod local;
