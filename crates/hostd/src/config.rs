@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use firelane_host_proto::SOCKET;
-use firelane_launch::qemu;
+use firelane_launch::{firecracker, qemu};
 
 /// What `--help` says.
 pub const USAGE: &str = "\
@@ -16,6 +16,7 @@ Starts microVMs in their jails for the members of a group. Has to be root.
   --run-dir PATH       folder of the run directories (/run/firelane)
   --audit PATH         a line of JSON for each operation is appended there, and goes to stderr
   --qemu PATH          QEMU (FIRELANE_QEMU, else the one on PATH)
+  --firecracker PATH   Firecracker (FIRELANE_FIRECRACKER, else the one on PATH, if there is one)
   --clients N          connections at once (1024); half of them for one user
   --microvms N         microVMs at once (1024)
   --memory-mib N       largest guest (65536)
@@ -34,6 +35,8 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// QEMU's program.
     pub qemu: PathBuf,
+    /// Firecracker's, if it is to be started.
+    pub firecracker: Option<PathBuf>,
     /// Most connections at once.
     pub clients: u32,
     /// Most microVMs at once.
@@ -52,6 +55,7 @@ impl Default for Config {
             run_base: "/run/firelane".into(),
             audit: None,
             qemu: qemu::default_program(),
+            firecracker: firecracker::default_program(),
             clients: 1024,
             microvms: 1024,
             memory_mib: 65536,
@@ -109,6 +113,7 @@ impl Config {
                 "--run-dir" => config.run_base = path(&option, value)?,
                 "--audit" => config.audit = Some(path(&option, value)?),
                 "--qemu" => config.qemu = path(&option, value)?,
+                "--firecracker" => config.firecracker = Some(path(&option, value)?),
                 "--clients" => config.clients = number(&option, value)?,
                 "--microvms" => config.microvms = number(&option, value)?,
                 "--memory-mib" => config.memory_mib = number(&option, value)?,
@@ -155,7 +160,7 @@ mod tests {
         let names: Vec<&str> = options
             .filter_map(|line| line.split_ascii_whitespace().next())
             .collect();
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 10);
         for name in names {
             let option = format!("--{name}");
             let value = if USAGE.contains(&format!("{option} PATH")) {

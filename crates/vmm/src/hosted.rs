@@ -6,13 +6,14 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use firelane_host_proto::message::{Code, Reply, Request as Asked, Role, Start, Told, Vmm};
 use firelane_host_proto::{CallError, Client};
 use firelane_launch::machine::Shape;
 use firelane_sys::cgroup::Cgroups;
 use firelane_sys::jail::{Control, Controls, State as ControlState};
+use firelane_sys::process::ProcessId;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -45,8 +46,13 @@ impl Request {
 
     /// Hands over the writing end of a pipe for what the VMM says, of which the last lines are kept.
     pub(crate) fn give_stderr(&mut self) -> io::Result<Tail> {
+        self.give_pipe(Role::Stderr)
+    }
+
+    /// The same for what it says in this role.
+    pub(crate) fn give_pipe(&mut self, role: Role) -> io::Result<Tail> {
         let (ours, theirs) = io::pipe()?;
-        self.give(Role::Stderr, theirs);
+        self.give(role, theirs);
         let ours = pipe::Receiver::from_owned_fd(ours.into())?;
         Ok(Tail::of(ours))
     }
@@ -126,6 +132,19 @@ impl Hosted {
         }
     }
 
+    /// Its process stands still from now on, or goes on.
+    pub(crate) async fn set_still(&mut self, still: bool) -> Result<(), CallError> {
+        let id = self.id.clone();
+        let request = match still {
+            true => Asked::Pause { id },
+            false => Asked::Resume { id },
+        };
+        match self.ask(request).await? {
+            Reply::State(_) => Ok(()),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
     /// What it was confined by when that was confirmed: only root may look at another user's process.
     pub(crate) fn controls(&self) -> Controls {
         let controls = self.controls.iter().cloned().map(|told| Control {
@@ -196,6 +215,54 @@ pub(crate) async fn explain(error: BootError, stderr: &mut Tail) -> BootError {
         stderr: stderr.text(),
         console: String::new(),
     })
+}
+
+/// Ends a VMM from a thread that may wait.
+#[derive(Clone, Debug)]
+pub(crate) enum Killer {
+    /// One of our user's, or of another's if we are root.
+    Ours(ProcessId),
+    /// One of the hostd's that listens there.
+    Hosted {
+        socket: PathBuf,
+        id: String,
+        vmm: ProcessId,
+    },
+}
+
+impl Killer {
+    /// Its process.
+    pub(crate) fn vmm(&self) -> ProcessId {
+        match self {
+            Killer::Ours(vmm) | Killer::Hosted { vmm, .. } => *vmm,
+        }
+    }
+
+    /// Ends it; one that has ended is fine.
+    pub(crate) fn kill(&self) -> Result<(), KillError> {
+        match self {
+            Killer::Ours(vmm) => Ok(vmm.kill()?),
+            // By its name somebody else may be meant by now.
+            Killer::Hosted { vmm, .. } if !vmm.lives() => Ok(()),
+            Killer::Hosted { socket, id, .. } => {
+                let id = id.clone();
+                // Over another connection: on the lease something may be asked at the same time.
+                let mut client = Client::connect(socket)?;
+                Ok(client.call(&Asked::Stop { id }, &[]).map(drop)?)
+            }
+        }
+    }
+}
+
+/// A VMM could not be ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KillError {
+    /// By the kernel.
+    #[error("the kernel does not let us")]
+    Kernel(#[from] io::Error),
+    /// By hostd.
+    #[error(transparent)]
+    Hostd(#[from] CallError),
 }
 
 fn watch(life: OwnedFd) -> io::Result<UnixStream> {

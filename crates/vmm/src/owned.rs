@@ -55,7 +55,11 @@ impl Owned {
             }
         };
         let cgroups = Cgroups::make(id, bounds);
-        let record = Record { vmm: None, cgroups };
+        let record = Record {
+            vmm: None,
+            cgroups,
+            hosted: false,
+        };
         let owned = Owned {
             run_dir,
             record,
@@ -72,7 +76,10 @@ impl Owned {
     pub(crate) fn make_hosted(run_base: &Path, id: &str) -> Result<Owned, BootError> {
         let owned = Owned {
             run_dir: RunDir::make(run_base, id)?,
-            record: Record::default(),
+            record: Record {
+                hosted: true,
+                ..Record::default()
+            },
             user: None,
             child: None,
         };

@@ -37,7 +37,7 @@ fn code_of(reply: &Reply) -> Code {
     }
 }
 
-const HELLO: &[u8] = br#"{"op":"hello","min":1,"max":1}"#;
+const HELLO: &[u8] = br#"{"op":"hello","min":2,"max":2}"#;
 
 #[test]
 fn what_is_no_request_of_this_version_is_refused_by_its_kind() {
@@ -48,11 +48,11 @@ fn what_is_no_request_of_this_version_is_refused_by_its_kind() {
     let hostd = Hostd::start(&lab, &[]);
     let first = |bytes: &[u8]| code_of(&answer(&hostd, &[bytes])[0]);
     assert_eq!(
-        first(br#"{"op":"hello","min":2,"max":9}"#),
+        first(br#"{"op":"hello","min":3,"max":9}"#),
         Code::WrongVersion
     );
     assert_eq!(
-        first(br#"{"op":"hello","min":0,"max":0}"#),
+        first(br#"{"op":"hello","min":0,"max":1}"#),
         Code::WrongVersion
     );
     assert_eq!(first(br#"{"op":"list"}"#), Code::Malformed);
@@ -262,6 +262,8 @@ fn an_id_is_one_microvms_and_its_owners() {
     for request in [
         Request::Stop { id: id.clone() },
         Request::Confirm { id: id.clone() },
+        Request::Pause { id: id.clone() },
+        Request::Resume { id: id.clone() },
         Request::Inspect { id: id.clone() },
     ] {
         assert_eq!(code(say(&mut other, &request)), Code::NotYours);

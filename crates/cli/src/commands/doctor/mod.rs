@@ -120,9 +120,24 @@ fn check_hostd(report: &mut Report) {
     const NAME: &str = "hostd";
     match Hostd::find() {
         Hostd::Unneeded => report.add(NAME, Grade::Ok, "not needed: this is root", None),
-        Hostd::Usable { socket, .. } => {
-            let detail = format!("{}: VMMs are jailed as root's are", socket.display());
-            report.add(NAME, Grade::Ok, detail, None);
+        Hostd::Usable {
+            socket,
+            qemu,
+            firecracker,
+        } => {
+            let programs = [("Firecracker", firecracker), ("QEMU", qemu)];
+            let starts = programs.map(|(name, program)| program.map(|_| name));
+            let starts: Vec<&str> = starts.into_iter().flatten().collect();
+            let socket = socket.display();
+            if starts.is_empty() {
+                let detail = format!("{socket}: it starts neither Firecracker nor QEMU");
+                let remedy = "have root install one of them, or name it to firelane-hostd: --firecracker, --qemu";
+                report.add(NAME, Grade::Warning, detail, Some(remedy));
+            } else {
+                let starts = starts.join(" and ");
+                let detail = format!("{socket}: starts {starts}, jailed as root's are");
+                report.add(NAME, Grade::Ok, detail, None);
+            }
         }
         Hostd::Absent => {
             let detail = "none: VMMs have this user's rights, less what user namespaces take away";
