@@ -113,6 +113,14 @@ impl Client {
         self.firecracker.as_deref()
     }
 
+    /// The connection itself: whoever shuts it down ends what was started over it, from any thread.
+    ///
+    /// # Errors
+    /// If there are too many descriptors.
+    pub fn connection(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
     /// Asks, and waits for the answer and what comes with it.
     ///
     /// # Errors

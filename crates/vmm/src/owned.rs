@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::child::Process;
 use crate::driver::{BootError, Death};
-use crate::hosted::{self, Hosted};
+use crate::hosted::{self, Hosted, Killer};
 use crate::rundir::{Record, RunDir};
 use crate::tail::Tail;
 
@@ -151,6 +151,14 @@ impl Owned {
     pub(crate) fn vmm(&self) -> u32 {
         let child = self.child.as_ref().and_then(Process::vmm);
         child.unwrap_or_default()
+    }
+
+    /// Whoever can end the VMM from another thread.
+    pub(crate) fn killer(&self) -> io::Result<Killer> {
+        match &self.child {
+            Some(Process::Hosted(hosted)) => hosted.killer(),
+            _ => self.record.vmm.map(Killer::Ours).ok_or_else(missing),
+        }
     }
 
     /// Whether the VMM runs.

@@ -12,18 +12,24 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use firelane_sys::jail::Controls;
 use firelane_testkit::Lab;
 use firelane_testkit::conformance::{Subject, bare_command, bare_machine, open};
 use firelane_testkit::hostd::{Hostd, NOBODY, as_user};
-use firelane_vmm::driver::{Machine, SnapshotFiles};
+use firelane_vmm::driver::{BootError, Machine, MicroVm, Refusal, SnapshotFiles};
 use firelane_vmm::firecracker::{Firecracker, Jailing, MemoryFrom, Place};
+use firelane_vmm::memory::CheckedMemory;
+use tokio::time::timeout;
 
 use crate::begun::is_root;
 
 /// Memory of a guest in MiB.
 const MEMORY_MIB: u32 = 128;
+
+/// How long something that must happen may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A case of the suite, if there can be a hostd.
 macro_rules! case {
@@ -161,13 +167,7 @@ fn an_ordinary_users_firecracker_is_confined_and_its_snapshot_is_the_users() {
 /// Boots, waits until the VMM was looked at, and makes a snapshot of it.
 async fn drive(hostd: &Hostd, told: Sender<u32>, looked: Receiver<()>) {
     let subject = subject(hostd, MemoryFrom::File).await;
-    let folder = subject.lab.path();
-    let files = SnapshotFiles::new(folder.join("memory"), folder.join("state"));
-    let machine = Machine {
-        snapshot: Some(files.clone()),
-        ..subject.named("nobodys")
-    };
-    let vm = subject.boot_machine(&machine).await.expect("it boots");
+    let (vm, files) = template(&subject).await;
     open(&*vm).await.close().await;
     let controls = vm.controls().expect("it was told");
     assert_eq!(controls.lacking(), None);
@@ -180,6 +180,69 @@ async fn drive(hostd: &Hostd, told: Sender<u32>, looked: Receiver<()>) {
         assert_eq!((meta.uid(), meta.mode() & 0o777), (NOBODY, 0o444));
     }
     subject.lab.assert_empty();
+}
+
+/// A microVM that is to become a snapshot, and the files that it will be.
+async fn template(subject: &Subject) -> (Box<dyn MicroVm>, SnapshotFiles) {
+    let folder = subject.lab.path();
+    let files = SnapshotFiles::new(folder.join("memory"), folder.join("state"));
+    let machine = Machine {
+        snapshot: Some(files.clone()),
+        ..subject.named("nobodys")
+    };
+    let vm = subject.boot_machine(&machine).await.expect("it boots");
+    (vm, files)
+}
+
+/// The memory of a snapshot that is not what it was.
+#[derive(Debug)]
+struct Changed;
+
+impl CheckedMemory for Changed {
+    fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), Refusal> {
+        Err("this range has changed".into())
+    }
+}
+
+/// Its pager may not kill another user's VMM, and ends it all the same.
+#[test]
+#[ignore = "needs a real Firecracker: FIRELANE_FIRECRACKER names it"]
+fn an_ordinary_users_clone_whose_memory_does_not_verify_is_ended() {
+    if !is_root("an_ordinary_users_clone_whose_memory_does_not_verify_is_ended") {
+        return;
+    }
+    let lab = Lab::new();
+    let hostd = Hostd::start(&lab, &[]);
+    as_nobody(|| async {
+        let subject = subject(&hostd, MemoryFrom::Userfault).await;
+        let (vm, files) = template(&subject).await;
+        vm.snapshot().await.expect("it becomes a snapshot");
+        let files = SnapshotFiles {
+            checked: Some(Arc::new(Changed)),
+            ..files
+        };
+        let told = match subject.restore("clone", &files).await {
+            Err(BootError::Load(error)) => chain(&*error),
+            Err(error) => panic!("{error:?}"),
+            // Its guest was on its way before it missed anything.
+            Ok(mut vm) => {
+                let death = timeout(PATIENCE, vm.died()).await.expect("it is ended");
+                assert!(vm.snapshot_fault().is_some(), "{death}");
+                vm.destroy().await.expect("it has ended");
+                death.status
+            }
+        };
+        assert!(told.contains("this range has changed"), "{told}");
+        subject.lab.assert_empty();
+    });
+    hostd.wait_until_empty();
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
 }
 
 fn look(pid: u32) {

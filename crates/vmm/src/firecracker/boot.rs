@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_host_proto::message::Role;
 use firelane_launch::firecracker::VSOCK;
-use firelane_sys::process::ProcessId;
 use tokio::time::{Instant, timeout_at};
 
+use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
 use super::launch::{Launched, Shown, user};
 use super::microvm::{FirecrackerVm, Origin, Socket};
@@ -20,11 +20,10 @@ use super::requests::{
     Serial, TokenBucket, Vsock, VsockOverride,
 };
 use super::save::Place;
+use super::sight::Sight;
 use super::version::Version;
-use super::{Firecracker, Jailing};
 use crate::connect::{ConnectError, connect};
 use crate::driver::{BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy};
-use crate::hosted::Killer;
 use crate::owned::step;
 use crate::timeline::{Phase, Timeline};
 
@@ -248,22 +247,15 @@ fn page(
     launched: &Launched,
     deadline: Instant,
 ) -> Result<Pager, BootError> {
-    let found = ProcessId::of(launched.owned.vmm());
-    let vmm = step("find the VMM", found)?;
-    let (vmm, closed) = match &firecracker.jailing {
-        Jailing::Hostd(socket) => {
-            let (socket, id) = (socket.clone(), machine.id.clone());
-            let killer = Killer::Hosted { socket, id, vmm };
-            (killer, launched.folder.parent())
-        }
-        _ => (Killer::Ours(vmm), None),
-    };
     let owner = pager::Owner {
         id: &machine.id,
-        vmm,
+        vmm: step("find the VMM", launched.owned.killer())?,
         user: user(firecracker, &launched.owned),
         folder: &launched.folder,
-        closed,
+        closed: match firecracker.sight() {
+            Sight::Hosted => launched.folder.parent(),
+            Sight::AsOutside => None,
+        },
         memory_bytes: u64::from(machine.memory_mib) << 20,
     };
     let pager = Pager::start(&owner, files, deadline.into_std());

@@ -309,7 +309,7 @@ impl EndsVmm {
             Ok(End::Stopped) => true,
             // Most likely it is about to end; one that only acts so would wait for its pages.
             Ok(End::HungUp) => {
-                self.kill();
+                tell(self.vmm.kill_if_it_stays());
                 true
             }
             Err(error) => {
@@ -322,13 +322,13 @@ impl EndsVmm {
     fn fail(&self, error: PagerError) {
         // On record before the VMM ends: whoever sees that asks why.
         let _ = self.shared.failure.set(Arc::new(error));
-        self.kill();
+        tell(self.vmm.kill());
     }
+}
 
-    fn kill(&self) {
-        if let Err(error) = self.vmm.kill() {
-            tracing::warn!(%error, "cannot end a VMM whose memory is not handed out any more");
-        }
+fn tell(killed: io::Result<()>) {
+    if let Err(error) = killed {
+        tracing::warn!(%error, "cannot end a VMM whose memory is not handed out any more");
     }
 }
 
