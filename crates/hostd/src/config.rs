@@ -20,7 +20,12 @@ Starts microVMs in their jails for the members of a group. Has to be root.
   --clients N          connections at once (1024); half of them for one user
   --microvms N         microVMs at once (1024)
   --memory-mib N       largest guest (65536)
-  --vcpus N            most virtual processors of one (32)";
+  --vcpus N            most virtual processors of one (32)
+  --max-microvms-per-user N    microVMs at once of one user (no bound of its own)
+  --max-memory-mib-per-user N  memory of all guests of one user (no bound)";
+
+pub(crate) const MICROVMS_PER_USER: &str = "--max-microvms-per-user";
+pub(crate) const MEMORY_PER_USER: &str = "--max-memory-mib-per-user";
 
 /// The options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +50,10 @@ pub struct Config {
     pub memory_mib: u32,
     /// Most virtual processors of one guest.
     pub vcpus: u32,
+    /// Most microVMs of one user at once, if that is bounded.
+    pub microvms_per_user: Option<u32>,
+    /// Memory of all guests of one user, in MiB, if that is bounded.
+    pub memory_mib_per_user: Option<u32>,
 }
 
 impl Default for Config {
@@ -60,6 +69,8 @@ impl Default for Config {
             microvms: 1024,
             memory_mib: 65536,
             vcpus: 32,
+            microvms_per_user: None,
+            memory_mib_per_user: None,
         }
     }
 }
@@ -118,6 +129,8 @@ impl Config {
                 "--microvms" => config.microvms = number(&option, value)?,
                 "--memory-mib" => config.memory_mib = number(&option, value)?,
                 "--vcpus" => config.vcpus = number(&option, value)?,
+                MICROVMS_PER_USER => config.microvms_per_user = Some(number(&option, value)?),
+                MEMORY_PER_USER => config.memory_mib_per_user = Some(number(&option, value)?),
                 _ => return Err(ConfigError::Unknown(option)),
             }
         }
@@ -160,7 +173,7 @@ mod tests {
         let names: Vec<&str> = options
             .filter_map(|line| line.split_ascii_whitespace().next())
             .collect();
-        assert_eq!(names.len(), 10);
+        assert_eq!(names.len(), 12);
         for name in names {
             let option = format!("--{name}");
             let value = if USAGE.contains(&format!("{option} PATH")) {

@@ -34,7 +34,7 @@ use crate::refuse::{chain, failed, refuse, refuse_with};
 use crate::serve::Shared;
 use crate::state;
 use crate::stop::{self, Collected, Made};
-use crate::table::{Entry, Life, Running};
+use crate::table::{Entry, Life, Running, Wanted};
 
 /// Smallest guest, in MiB: less than any kernel takes.
 const LEAST_MEMORY_MIB: u32 = 16;
@@ -60,9 +60,13 @@ pub(crate) fn start(
     let program = check(shared, start)?;
     let given = Given::sort(&start.vmm, peer.uid, &start.given, descriptors)?;
     let id = &start.shape.id;
-    let entry = shared
-        .table
-        .reserve(id, peer.uid, lease, start.vmm.name())?;
+    let entry = shared.table.reserve(Wanted {
+        id,
+        uid: peer.uid,
+        lease,
+        vmm: start.vmm.name(),
+        memory_mib: start.shape.memory_mib,
+    })?;
     let started =
         make(shared, start).and_then(|made| run(shared, &entry, (start, program), given, made));
     if started.is_err() {

@@ -176,6 +176,39 @@ fn ids_are_plain_and_numbers_within_bounds() {
 }
 
 #[test]
+fn a_users_microvms_are_bounded_in_number_and_memory() {
+    if !is_root("a_users_microvms_are_bounded_in_number_and_memory") {
+        return;
+    }
+    let lab = Lab::new();
+    // Each has 64 MiB.
+    for bound in [
+        ["--max-microvms-per-user", "1"],
+        ["--max-memory-mib-per-user", "127"],
+    ] {
+        let hostd = Hostd::start(&lab, &bound);
+        let mut owner = connect_as(NOBODY, NOBODY, &hostd.socket()).expect("a member");
+        let mut other = connect_as(1, NOBODY, &hostd.socket()).expect("a member");
+        let (first, second) = (lab.name("first"), lab.name("second"));
+        start(&mut owner, &lab, &first).expect("it starts");
+        // Over whichever connection.
+        let mut again = connect_as(NOBODY, NOBODY, &hostd.socket()).expect("a member");
+        for client in [&mut owner, &mut again] {
+            let refused = refusal(start(client, &lab, &second));
+            assert_eq!(refused.code, Code::OutOfBounds, "{refused:?}");
+            let remedy = refused.remedy.expect("there is one");
+            assert!(remedy.contains(bound[0]), "{remedy}");
+        }
+        start(&mut other, &lab, &second).expect("it is another user's");
+        say(&mut owner, &Request::Stop { id: first }).expect("it ends");
+        start(&mut owner, &lab, &lab.name("third")).expect("there is room again");
+        // hostd ends what they left before it goes.
+        drop((owner, other, again));
+        hostd.wait_until_empty();
+    }
+}
+
+#[test]
 fn a_descriptor_has_to_be_what_its_role_says() {
     if !is_root("a_descriptor_has_to_be_what_its_role_says") {
         return;

@@ -200,12 +200,13 @@ impl Firecracker {
         let jailer = match &self.jailing {
             Jailing::Jailer(jailer) => host::stamp(jailer),
             Jailing::Ours => "our jail".into(),
-            Jailing::Hostd(_) => "hostd".into(),
+            Jailing::Hostd(_) => "no jailer".into(),
             Jailing::None => "no jail".into(),
         };
         let programs = format!("firecracker {} {jailer}", host::stamp(&self.program));
         let driver = |tsc_khz| self.with_tsc(tsc_khz);
-        Trial::find(&programs, machine, cache, fresh, driver).await
+        let hosted = self.is_hosted();
+        Trial::find(&programs, hosted, machine, cache, fresh, driver).await
     }
 
     /// The same on a host whose time-stamp counter has this rate, in kHz.
@@ -255,6 +256,12 @@ impl Firecracker {
     #[must_use]
     pub fn jailing(&self) -> &Jailing {
         &self.jailing
+    }
+
+    /// Whether firelane-hostd starts it.
+    #[must_use]
+    pub fn is_hosted(&self) -> bool {
+        matches!(self.jailing, Jailing::Hostd(_))
     }
 
     fn sight(&self) -> Sight {

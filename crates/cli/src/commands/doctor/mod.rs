@@ -15,6 +15,7 @@ mod store;
 use firelane_agent::workshop::new_id;
 use firelane_sys::kvm;
 use firelane_vmm::rundir;
+use firelane_vmm::trial::kvm_answers;
 use firelane_vmm::{firecracker, qemu};
 
 use crate::args::DoctorArgs;
@@ -78,7 +79,14 @@ fn check_qemu(report: &mut Report) {
 }
 
 fn check_kvm_device(report: &mut Report) {
-    match kvm::check() {
+    let hosted = matches!(Hostd::find(), Hostd::Usable { .. });
+    match kvm_answers(hosted) {
+        Ok(()) if hosted && kvm::check().is_err() => report.add(
+            "KVM device",
+            Grade::Ok,
+            "hostd's VMMs have it, not this user's; whether guests run on it is shown below",
+            None,
+        ),
         Ok(()) => report.add(
             "KVM device",
             Grade::Ok,
