@@ -4,6 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod lane;
+
+pub use lane::{
+    DownArgs, ListArgs, LogsArgs, OnErrorChoice, PreflightArgs, ProviderArgs, SshArgs, UpArgs,
+    WishArgs,
+};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firelane_guest_proto::{Lang, Tier};
 use firelane_wire::key::{Rate, Scope};
@@ -47,9 +54,22 @@ pub enum Command {
     /// Check the record of what was done to keys
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Show that a control does what it is for, on this machine and without a microVM
-    #[command(subcommand)]
-    Verify(VerifyCommand),
+    /// Show that a lane's services work, or that a control does what it is for
+    Verify(VerifyArgs),
+    /// Get a machine, install Firelane on it, and show that it works
+    Up(UpArgs),
+    /// Give machines back
+    Down(DownArgs),
+    /// List lanes: what this machine knows of them, and what their providers say
+    List(ListArgs),
+    /// Give back every lane whose time is over
+    Reap,
+    /// Log in to the machine of a lane
+    Ssh(SshArgs),
+    /// Print what became of a lane, from here and from its machine
+    Logs(LogsArgs),
+    /// Look at everything that a machine of a provider needs, for nothing
+    Preflight(PreflightArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -286,7 +306,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain: Duration,
     /// Template of the microVMs that wait: a built-in one, or one that was built before
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "FIRELANE_TEMPLATE",
+        default_value = "default"
+    )]
     pub template: String,
 }
 
@@ -411,6 +436,25 @@ pub enum AuditCommand {
         #[command(flatten)]
         state: StateArgs,
     },
+}
+
+/// Arguments of `firelane verify`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 it works; 1 a check failed.")]
+pub struct VerifyArgs {
+    /// A control, in place of a lane
+    #[command(subcommand)]
+    pub command: Option<VerifyCommand>,
+    /// The lane
+    #[arg(value_name = "LABEL", value_parser = lane::parse_label)]
+    pub label: Option<firelane_model::lane::Label>,
+    /// Go on after a check that failed
+    #[arg(long = "continue")]
+    pub go_on: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Commands of `firelane verify`.

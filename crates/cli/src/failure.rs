@@ -85,6 +85,11 @@ impl Failure {
         }
     }
 
+    /// What is wrong, without its remedy.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says it on stderr; gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.message.is_empty() {

@@ -9,6 +9,7 @@
 //!   run       one run, from input to outcome
 //!   failure   exit codes, and the one line that says what is wrong and the remedy
 //!   say       data on stdout
+//!   signals   what asks for the end
 //!   progress  bars and spinners, on a terminal only
 //! ```
 //!
@@ -25,6 +26,7 @@ mod network;
 mod progress;
 mod run;
 mod say;
+mod signals;
 
 use std::process::ExitCode;
 

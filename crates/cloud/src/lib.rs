@@ -11,6 +11,7 @@
 //! | [`error`] | how a call fails: class, and whether it may have had an effect |
 //! | [`retry`] | the one layer that calls again |
 //! | [`registry`] | names and providers |
+//! | `script` | providers that are shell scripts |
 //! | `providers` | one file for each that is built in |
 //!
 //! A new provider is one file in `providers`, and one line in [`registry`].
@@ -19,9 +20,22 @@ pub mod error;
 pub mod machine;
 pub mod marker;
 pub mod provider;
+mod providers;
 pub mod registry;
 pub mod retry;
+mod script;
 
 pub use error::{Class, CloudError, Effect};
 pub use machine::{Handle, Machine, MachineState, Spec};
 pub use provider::Provider;
+
+/// An error with its causes, on one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

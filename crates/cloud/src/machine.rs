@@ -1,6 +1,7 @@
 //! What is asked of a provider, and what there is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 pub use firelane_model::lane::Handle;
 use firelane_model::lane::{Label, LaneId};
@@ -78,5 +79,17 @@ impl Machine {
     /// It is being removed, or the provider gave up on it: of no use to a lane.
     pub fn is_going(&self) -> bool {
         matches!(self.state, MachineState::Leaving | MachineState::Failed)
+    }
+}
+
+impl fmt::Display for MachineState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Leaving => "leaving",
+            Self::Failed => "failed",
+        })
     }
 }

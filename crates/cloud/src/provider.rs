@@ -1,6 +1,7 @@
 //! What a lane asks of a provider.
 
 use async_trait::async_trait;
+use firelane_model::lane::Label;
 use serde::Serialize;
 
 use crate::error::CloudError;
@@ -40,6 +41,13 @@ pub trait Provider: Send + Sync {
     /// Gets a machine, with its marker in the request itself. It may not run yet when this returns.
     /// What else was made on the way and is of no use without it is removed if this fails.
     async fn create(&self, spec: &Spec) -> Result<Machine, CloudError>;
+
+    /// Where a machine of this label is to be found if there is one, for a provider that does not
+    /// [list](Capabilities::lists) its machines and knows them by their label.
+    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
+        let _ = (label, region);
+        None
+    }
 
     /// Looks at one. None: there is none, or no longer.
     async fn get(&self, handle: &Handle) -> Result<Option<Machine>, CloudError>;
@@ -163,4 +171,63 @@ pub struct Swept {
     pub removed: Vec<String>,
     /// What is still there, and why.
     pub left: Vec<(String, String)>,
+}
+
+#[async_trait]
+impl Provider for Box<dyn Provider> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
+        (**self).handle_of(label, region)
+    }
+
+    async fn default_region(&self) -> Result<String, CloudError> {
+        (**self).default_region().await
+    }
+
+    async fn default_instance_type(&self) -> Result<String, CloudError> {
+        (**self).default_instance_type().await
+    }
+
+    async fn preflight(&self, spec: &Spec) -> Result<Vec<Check>, CloudError> {
+        (**self).preflight(spec).await
+    }
+
+    async fn quote(&self, spec: &Spec) -> Result<Option<Quote>, CloudError> {
+        (**self).quote(spec).await
+    }
+
+    async fn plan(&self, spec: &Spec) -> Result<Vec<Step>, CloudError> {
+        (**self).plan(spec).await
+    }
+
+    async fn create(&self, spec: &Spec) -> Result<Machine, CloudError> {
+        (**self).create(spec).await
+    }
+
+    async fn get(&self, handle: &Handle) -> Result<Option<Machine>, CloudError> {
+        (**self).get(handle).await
+    }
+
+    async fn list(&self, which: &Which) -> Result<Vec<Machine>, CloudError> {
+        (**self).list(which).await
+    }
+
+    async fn delete(&self, handle: &Handle) -> Result<(), CloudError> {
+        (**self).delete(handle).await
+    }
+
+    async fn sweep(&self, which: &Which) -> Result<Swept, CloudError> {
+        (**self).sweep(which).await
+    }
+
+    async fn console_log(&self, handle: &Handle) -> Result<Option<String>, CloudError> {
+        (**self).console_log(handle).await
+    }
 }

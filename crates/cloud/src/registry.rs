@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::CloudError;
 use crate::provider::Provider;
+use crate::providers::existing::Existing;
+use crate::providers::local::Local;
+use crate::script::Script;
 
 /// Makes one provider of what its user has set. Changes nothing and asks nobody.
 type Open = fn(&Settings) -> Result<Box<dyn Provider>, CloudError>;
@@ -18,7 +21,18 @@ struct Entry {
 }
 
 /// Those that are built in. A new one is one line here, and one file.
-const PROVIDERS: &[Entry] = &[];
+const PROVIDERS: &[Entry] = &[
+    Entry {
+        name: "existing",
+        about: "a machine that is there already, over SSH",
+        open: |_| Ok(Box::new(Existing)),
+    },
+    Entry {
+        name: "local",
+        about: "a rehearsal host on this machine",
+        open: |settings| Ok(Box::new(Local::new(settings))),
+    },
+];
 
 /// What providers get to know of their user: variables of the environment, and where to keep things.
 #[derive(Clone, Debug)]
@@ -51,11 +65,14 @@ pub enum OpenError {
     },
     /// It cannot work as it is set up.
     #[error(transparent)]
-    Provider(#[from] CloudError),
+    Provider(#[from] Box<CloudError>),
 }
 
-/// The provider with this name.
+/// The provider with this name, or that is this script.
 pub fn open(name: &str, settings: &Settings) -> Result<Box<dyn Provider>, OpenError> {
+    if is_script(name) {
+        return Ok(Box::new(Script::open(name, settings).map_err(Box::new)?));
+    }
     let Some(entry) = PROVIDERS.iter().find(|entry| entry.name == name) else {
         let names: Vec<_> = PROVIDERS.iter().map(|entry| entry.name).collect();
         return Err(OpenError::Unknown {
@@ -63,7 +80,7 @@ pub fn open(name: &str, settings: &Settings) -> Result<Box<dyn Provider>, OpenEr
             known: names.join(", "),
         });
     };
-    Ok((entry.open)(settings)?)
+    Ok((entry.open)(settings).map_err(Box::new)?)
 }
 
 /// All names, each with what it is.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use firelane_model::bucket::{Rate, TokenBucket};
+use firelane_model::lane::Label;
 use firelane_model::time::Moment;
 use tokio::time::Instant;
 
@@ -173,6 +174,10 @@ impl<P: Provider> Provider for Retrying<P> {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
+        self.inner.handle_of(label, region)
     }
 
     async fn default_region(&self) -> Result<String, CloudError> {

@@ -12,6 +12,7 @@ pub mod conformance;
 mod disk;
 pub mod hostd;
 mod lab;
+pub mod lane;
 
 pub use command::{Ended, Running};
 pub use disk::SmallDisk;

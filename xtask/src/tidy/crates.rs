@@ -1,7 +1,7 @@
 //! Arrows between crates go one way, as ARCHITECTURE.md draws them:
 //!
 //! ```text
-//! guest-proto | model <- wire <- sys <- launch <- host-proto <- network | vmm | image | store | client | cloud
+//! guest-proto | model <- wire <- sys <- launch <- host-proto <- network | vmm | image | store | client | cloud <- lane
 //!     <- agent | coordinator | gateway <- cli | hostd | guest-runner | bare-guest <- testkit | xtask
 //! ```
 //!
@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("firelane-traces", &[]),
     ("firelane-cloud", &["firelane-model"]),
+    ("firelane-lane", &["firelane-cloud", "firelane-model"]),
     ("firelane-store", SHARED),
     ("firelane-client", SHARED),
     ("firelane-guest-runner", &["firelane-guest-proto"]),
@@ -85,6 +86,8 @@ const SERVICE: &[&str] = &[
     "firelane-store",
 ];
 const LIBRARIES: &[&str] = &[
+    "firelane-cloud",
+    "firelane-lane",
     "firelane-guest-proto",
     "firelane-host-proto",
     "firelane-model",
@@ -101,6 +104,8 @@ const LIBRARIES: &[&str] = &[
     "firelane-gateway",
 ];
 const AND_PROGRAMS: &[&str] = &[
+    "firelane-cloud",
+    "firelane-lane",
     "firelane-bare-guest",
     "firelane-guest-proto",
     "firelane-host-proto",

@@ -5,6 +5,7 @@ mod bench;
 mod completions;
 mod doctor;
 pub(crate) mod key;
+mod lane;
 mod run;
 mod serve;
 mod shell;
@@ -25,7 +26,14 @@ pub(crate) async fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Shell(args) => interruptible(shell::shell(args)).await,
         Command::Template(command) => interruptible(template::template(command)).await,
         Command::Doctor(args) => interruptible(doctor::doctor(args)).await,
-        Command::Verify(command) => interruptible(verify::verify(command)).await,
+        Command::Verify(args) => interruptible(verify::verify(args)).await,
+        Command::Up(args) => lane::up(args).await,
+        Command::Down(args) => lane::down(args).await,
+        Command::List(args) => interruptible(lane::list(args)).await,
+        Command::Reap => lane::reap().await,
+        Command::Ssh(args) => lane::ssh(&args),
+        Command::Logs(args) => lane::logs(&args),
+        Command::Preflight(args) => interruptible(lane::preflight(args)).await,
         Command::Bench(command) => bench::bench(command).await,
         Command::Completions { shell } => completions::completions(shell),
     }

@@ -30,7 +30,6 @@ use firelane_store::bus::{Bus, LocalBus};
 use firelane_store::db::Db;
 use firelane_traces::{Endpoint, EndpointError, Exporter, Limits, Sink};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use crate::args::{MachineArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::host::{Host, sweep};
+use crate::signals::Signals;
 
 /// Name of the only host.
 const HOST: &str = "local";
@@ -283,32 +283,6 @@ impl Drop for SocketPath {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "cannot remove the socket");
-        }
-    }
-}
-
-/// The signals that ask for the end.
-pub(super) struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    pub(super) fn listen() -> Result<Signals, Failure> {
-        let listen = |kind| signal(kind).map_err(Failure::platform);
-        Ok(Signals {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.hangup.recv() => SignalKind::hangup().as_raw_value(),
         }
     }
 }

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::args::VerifyCommand;
+use crate::args::{VerifyArgs, VerifyCommand};
+use crate::commands::lane;
 use crate::failure::Failure;
 use crate::host::guest_runner;
 use crate::say::say;
@@ -59,8 +60,15 @@ impl Report {
     }
 }
 
-pub(super) async fn verify(command: VerifyCommand) -> Result<u8, Failure> {
-    let VerifyCommand::Seccomp { json } = command;
+pub(super) async fn verify(args: VerifyArgs) -> Result<u8, Failure> {
+    match (args.command, args.label) {
+        (Some(VerifyCommand::Seccomp { json }), _) => seccomp(json).await,
+        (None, Some(label)) => lane::verify(&label, args.go_on, args.json).await,
+        (None, None) => Err(Failure::usage("say which lane, or `seccomp`")),
+    }
+}
+
+async fn seccomp(json: bool) -> Result<u8, Failure> {
     let runner = guest_runner()?;
     let output = Command::new(&runner)
         .args(["verify", "seccomp"])

@@ -17,10 +17,10 @@ use firelane_vmm::session::{Session, Stdin};
 use firelane_vmm::timeline::{Phase, Timeline};
 use firelane_wire::run::{Ending, Ran};
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 use crate::host::{Host, Started, sweep};
+use crate::signals::Signals;
 
 use aside::Aside;
 pub(crate) use input::{Input, StdinSource};
@@ -91,15 +91,10 @@ pub(crate) async fn execute(
 pub(crate) async fn interruptible<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let listen = |kind| signal(kind).map_err(Failure::platform);
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut hangup = listen(SignalKind::hangup())?;
+    let mut signals = Signals::listen()?;
     let number = tokio::select! {
         done = work => return done,
-        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
-        _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
+        number = signals.next() => number,
     };
     // The dropped work has killed its VMM and let go of its run directory.
     sweep();

@@ -25,7 +25,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::serve::Signals;
 use super::measure::source;
 use super::report::{Fingerprint, fingerprint, head, keep};
 use super::stats::percentiles;
@@ -33,6 +32,7 @@ use crate::args::{MachineArgs, ThroughputArgs};
 use crate::failure::Failure;
 use crate::host::{Host, sweep};
 use crate::say::say;
+use crate::signals::Signals;
 
 /// Runs that may wait: more than there are clients.
 const QUEUE: usize = 1024;

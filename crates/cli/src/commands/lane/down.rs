@@ -1,0 +1,49 @@
+//! `firelane down`.
+
+use firelane_lane::down::{Chosen, Down, down as take_down};
+
+use super::LEFT;
+use super::place::{crew, known, provider, yard};
+use super::stages::Stages;
+use crate::args::DownArgs;
+use crate::failure::Failure;
+use crate::say::say;
+
+pub(in crate::commands) async fn down(args: DownArgs) -> Result<u8, Failure> {
+    let yard = yard()?;
+    let name = match (&args.provider, &args.label) {
+        (Some(name), _) => name.clone(),
+        (None, Some(label)) => known(&yard, label)?.terms.provider,
+        (None, None) => {
+            let message =
+                "say --provider NAME, or --label LABEL of a lane that firelane list names";
+            return Err(Failure::usage(message));
+        }
+    };
+    let provider = provider(&name)?;
+    let chosen = match (args.label, args.older_than) {
+        (Some(label), _) => Chosen::Label(label),
+        (None, Some(age)) => Chosen::Older(age),
+        (None, None) => Chosen::All,
+    };
+    let stages = Stages::new(false, None);
+    let down = take_down(&crew(&provider, &yard, &stages), &chosen).await;
+    told(&down.map_err(Failure::platform)?)
+}
+
+/// Says what is gone and what is left; gives the exit code.
+pub(super) fn told(down: &Down) -> Result<u8, Failure> {
+    if down.is_nothing() {
+        say("nothing to remove")?;
+    }
+    for label in &down.retired {
+        say(format_args!("lane {label} is given back"))?;
+    }
+    for handle in &down.machines {
+        say(format_args!("machine {handle} is given back"))?;
+    }
+    for (what, error) in &down.left {
+        eprintln!("firelane: {what} is left, and may cost money: {error}");
+    }
+    Ok(if down.left.is_empty() { 0 } else { LEFT })
+}

@@ -1,0 +1,4 @@
+//! Providers that are built in, one file or folder each.
+
+pub(crate) mod existing;
+pub(crate) mod local;

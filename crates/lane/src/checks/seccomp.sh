@@ -1,0 +1,2 @@
+# The kernel refuses what the tiers refuse. Needs no microVM.
+exec firelane verify seccomp

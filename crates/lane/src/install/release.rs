@@ -1,0 +1,125 @@
+//! Which programs are installed.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Programs of a release, all of which are needed.
+const PROGRAMS: [&str; 4] = [
+    "firelane",
+    "firelane-hostd",
+    "firelane-guest",
+    "firelane-bare",
+];
+
+/// Why a folder holds no release.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaseError {
+    /// A program is missing.
+    #[error("cannot read {}, which is a program of a release", path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why it cannot be read.
+        #[source]
+        source: io::Error,
+    },
+    /// A file that is no program of this kind of machine.
+    #[error("{} is no program for x86-64 Linux", path.display())]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// Programs that are there and can be installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    folder: PathBuf,
+    /// Name of a template, and a part of a store that has it.
+    template: Option<(String, PathBuf)>,
+}
+
+impl Release {
+    /// Those in this folder, for example `bin` of an unpacked release.
+    pub fn find(folder: &Path) -> Result<Release, ReleaseError> {
+        for name in PROGRAMS {
+            let path = folder.join(name);
+            let mut head = [0; 20];
+            let read = File::open(&path).and_then(|mut file| file.read_exact(&mut head));
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(ReleaseError::Foreign { path });
+                }
+                Err(source) => return Err(ReleaseError::Missing { path, source }),
+                Ok(()) if !is_program(&head) => return Err(ReleaseError::Foreign { path }),
+                Ok(()) => {}
+            }
+        }
+        let folder = folder.to_owned();
+        Ok(Release {
+            folder,
+            template: None,
+        })
+    }
+
+    /// The same with a template, which the host's service uses from then on: a name, and a folder laid
+    /// out as a store that has it. Without one, the host builds what it needs by itself.
+    #[must_use]
+    pub fn with_template(self, name: &str, store: &Path) -> Release {
+        let template = Some((name.to_owned(), store.to_owned()));
+        Release { template, ..self }
+    }
+
+    /// The template that is brought.
+    pub(super) fn template(&self) -> Option<(&str, &Path)> {
+        let (name, store) = self.template.as_ref()?;
+        Some((name, store))
+    }
+
+    /// The programs.
+    pub(super) fn programs(&self) -> impl Iterator<Item = PathBuf> {
+        PROGRAMS.iter().map(|name| self.folder.join(name))
+    }
+}
+
+/// ELF, 64 bits, little-endian, for x86-64: `e_ident` and `e_machine` of the System V ABI's object
+/// files (edition 4.1, chapter 4, and its AMD64 supplement, version 1.0, section 4.1).
+fn is_program(head: &[u8; 20]) -> bool {
+    head[..6] == [0x7f, b'E', b'L', b'F', 2, 1] && head[18..] == [62, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_release_has_all_programs_and_nothing_else_in_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = Release::find(folder.path()).unwrap_err().to_string();
+        assert!(
+            missing.ends_with("firelane, which is a program of a release"),
+            "{missing}"
+        );
+
+        let itself = std::env::current_exe().unwrap();
+        for name in PROGRAMS {
+            fs::copy(&itself, folder.path().join(name)).unwrap();
+        }
+        let release = Release::find(folder.path()).unwrap();
+        assert_eq!(release.programs().count(), PROGRAMS.len());
+
+        fs::write(
+            folder.path().join("firelane-hostd"),
+            "#!/bin/sh\nexit 0 # a script\n",
+        )
+        .unwrap();
+        let foreign = Release::find(folder.path()).unwrap_err().to_string();
+        assert!(
+            foreign.ends_with("firelane-hostd is no program for x86-64 Linux"),
+            "{foreign}"
+        );
+    }
+}

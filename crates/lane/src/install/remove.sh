@@ -1,0 +1,40 @@
+#!/bin/sh
+# Removes what install.sh put on this machine, as its manifest lists it, and nothing else. As root.
+#
+# Can be run again after it was interrupted: the manifest goes last.
+set -eu
+
+etc=/etc/firelane
+manifest=$etc/manifest
+# What was sent, whether or not it was installed.
+rm -rf /var/tmp/firelane-incoming
+if [ ! -e "$manifest" ]; then
+    echo 'nothing to remove'
+    exit 0
+fi
+
+units=$(sed -n 's#^file /etc/systemd/system/##p' "$manifest")
+for unit in $units; do
+    systemctl disable --now --quiet "$unit" || true
+    systemctl reset-failed --quiet "$unit" 2>/dev/null || true
+done
+
+sed -n 's/^file //p' "$manifest" | while read -r path; do
+    rm -f "$path" "$path.new"
+done
+[ -z "$units" ] || systemctl daemon-reload
+sed -n 's/^user //p' "$manifest" | while read -r user; do
+    if getent passwd "$user" >/dev/null; then userdel "$user"; fi
+done
+sed -n 's/^group //p' "$manifest" | while read -r group; do
+    if getent group "$group" >/dev/null; then groupdel "$group"; fi
+done
+# The deepest first. What is in them came from us: they were not there before.
+sed -n 's/^folder //p' "$manifest" | sort -r | while read -r path; do
+    [ "$path" = "$etc" ] || rm -rf "$path"
+done
+if grep -qxF "folder $etc" "$manifest"; then
+    rm -rf "$etc"
+else
+    rm -f "$manifest"
+fi

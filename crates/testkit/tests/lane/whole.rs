@@ -1,0 +1,212 @@
+//! The whole way, and the ways back.
+
+use std::fs;
+use std::time::Duration;
+
+use firelane_lane::down::Chosen;
+use firelane_lane::list::{Standing, list};
+use firelane_lane::steps::verify::Verdict;
+use firelane_lane::up::{OnError, UpError, up};
+use firelane_model::lane::Stage;
+
+use crate::setting::Setting;
+
+#[tokio::test(start_paused = true)]
+async fn up_ends_with_a_verified_host_and_down_leaves_nothing() {
+    let setting = Setting::new();
+    setting
+        .cloud
+        .add_decoy("not-ours", &[("mvm-ephemeral", "false")]);
+    let wish = setting.wish("mine");
+    let up = setting.up(&wish).await.unwrap().unwrap();
+    assert_eq!(up.lane.stage, Stage::Verified);
+    assert!(
+        up.rows.iter().all(|row| row.verdict == Verdict::Pass),
+        "{:?}",
+        up.rows
+    );
+    assert_eq!(setting.cloud.what_is_there().len(), 3);
+
+    let down = setting
+        .down(&Chosen::Label("mine".parse().unwrap()))
+        .await
+        .unwrap();
+    assert_eq!(down.retired, ["mine".parse().unwrap()]);
+    assert!(down.left.is_empty());
+    assert_eq!(setting.cloud.what_is_there(), ["not-ours"]);
+    assert!(setting.labels().is_empty());
+    let retired = setting.yard.retired().unwrap();
+    assert_eq!(retired.len(), 1);
+    assert_eq!(retired[0].stage, Stage::Retired);
+
+    let again = setting
+        .down(&Chosen::Label("mine".parse().unwrap()))
+        .await
+        .unwrap();
+    assert!(again.is_nothing());
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_again_does_nothing_to_a_lane_that_is_verified() {
+    let setting = Setting::new();
+    let wish = setting.wish("mine");
+    setting.up(&wish).await.unwrap().unwrap();
+    let before = setting.cloud.what_is_there();
+    let again = setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    assert_eq!((again.lane.lane, again.rows.len()), (wish.lane, 0));
+    assert_eq!(setting.cloud.what_is_there(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_with_other_terms_is_refused_with_the_difference() {
+    let setting = Setting::new();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    let mut other = setting.wish("mine");
+    other.instance_type = Some("larger".into());
+    let refused = setting.up(&other).await.unwrap().unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        r#"the lane mine exists and is another one: its instance type is "large", and "larger" is asked for"#
+    );
+    // What is not said is not another wish.
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_gives_back_what_was_begun() {
+    let setting = Setting::new();
+    let wish = setting.wish("mine");
+    // While the machine is waited for.
+    let after = tokio::time::sleep(Duration::from_secs(4));
+    let ended = up(&setting.crew(), &wish, after).await.unwrap_err();
+    assert_eq!(ended.to_string(), "create: interrupted");
+    assert_eq!(setting.cloud.what_is_there(), [""; 0]);
+    assert!(setting.labels().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_lane_that_is_kept_goes_on() {
+    let setting = Setting::new();
+    let mut wish = setting.wish("mine");
+    wish.on_error = OnError::Keep;
+    let after = tokio::time::sleep(Duration::from_secs(4));
+    up(&setting.crew(), &wish, after).await.unwrap_err();
+    assert_eq!(setting.cloud.what_is_there().len(), 2);
+    let up = setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    assert_eq!(up.lane.lane, wish.lane);
+    assert_eq!(setting.cloud.what_is_there().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_lanes_live_side_by_side_and_down_takes_the_one_that_is_named() {
+    let setting = Setting::new();
+    setting.up(&setting.wish("one")).await.unwrap().unwrap();
+    setting.up(&setting.wish("two")).await.unwrap().unwrap();
+    setting
+        .down(&Chosen::Label("one".parse().unwrap()))
+        .await
+        .unwrap();
+    assert_eq!(setting.labels(), ["two".parse().unwrap()]);
+    assert_eq!(setting.cloud.what_is_there().len(), 2);
+    let all = setting.down(&Chosen::All).await.unwrap();
+    assert_eq!(all.retired, ["two".parse().unwrap()]);
+    assert_eq!(setting.cloud.what_is_there(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_do_not_act_on_one_lane() {
+    let setting = Setting::new();
+    let label = "mine".parse().unwrap();
+    let _taken = setting.yard.take(&label).unwrap();
+    let refused = setting
+        .up(&setting.wish("mine"))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "another firelane acts on the lane mine"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_of_another_computer_is_seen_and_given_back() {
+    let there = Setting::new();
+    there.up(&there.wish("mine")).await.unwrap().unwrap();
+    // The journal is lost with the computer; the machines are not.
+    fs::remove_dir_all(there.path().join("state")).unwrap();
+    let entries = list(&there.yard, there.crew().provider).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].standing, Standing::Orphan);
+    let refused = there.up(&there.wish("mine")).await.unwrap().unwrap_err();
+    assert!(matches!(refused, UpError::Foreign { .. }), "{refused}");
+    let down = there.down(&Chosen::All).await.unwrap();
+    assert_eq!(down.machines.len(), 1);
+    assert_eq!(there.cloud.what_is_there(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_went_by_itself_is_told_as_drift_and_down_is_fine() {
+    let setting = Setting::new();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    setting.cloud.lose_machines();
+    let entries = list(&setting.yard, setting.crew().provider).await.unwrap();
+    assert_eq!(entries[0].standing, Standing::Drift);
+    let down = setting.down(&Chosen::All).await.unwrap();
+    assert_eq!(down.retired.len(), 1);
+    assert_eq!(setting.cloud.what_is_there(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_over_is_reaped() {
+    let setting = Setting::new();
+    let mut short = setting.wish("short");
+    short.ttl = Duration::ZERO;
+    setting.up(&short).await.unwrap().unwrap();
+    setting.up(&setting.wish("long")).await.unwrap().unwrap();
+    let reaped = setting.down(&Chosen::Expired).await.unwrap();
+    assert_eq!(reaped.retired, ["short".parse().unwrap()]);
+    assert_eq!(setting.labels(), ["long".parse().unwrap()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_was_cut_off_in_a_line_goes_on() {
+    let setting = Setting::new();
+    let wish = setting.wish("mine");
+    setting.up(&wish).await.unwrap().unwrap();
+    let path = setting.journal("mine");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let whole = text.clone();
+    text.push_str(r#"{"at_ms":1,"rec"#);
+    fs::write(&path, text).unwrap();
+    let again = setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    assert_eq!(again.lane.stage, Stage::Verified);
+    setting.down(&Chosen::All).await.unwrap();
+    let retired = setting
+        .path()
+        .join("state/retired")
+        .join(wish.lane.to_string());
+    assert!(fs::read_to_string(retired).unwrap().starts_with(&whole));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_journal_is_named_with_its_line_and_left_as_it_is() {
+    let setting = Setting::new();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    let path = setting.journal("mine");
+    let text = fs::read_to_string(&path)
+        .unwrap()
+        .replacen("begun", "began", 1);
+    fs::write(&path, &text).unwrap();
+    let refused = setting
+        .up(&setting.wish("mine"))
+        .await
+        .unwrap()
+        .unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.contains("line 2 of") && said.contains("journal"),
+        "{said}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
