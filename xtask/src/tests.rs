@@ -77,7 +77,7 @@ fn real_firecracker(environment: &Environment, args: &[&str]) -> Result<()> {
     if let Some(name) = missing {
         println!(
             "SKIP conformance::real_firecracker_in_our_jail, conformance::real_firecracker_in_its_jailer, \
-             and the same with paged memory: {name} names no program"
+             the same with paged memory, and hostd::bare: {name} names no program"
         );
         return Ok(());
     }
@@ -89,6 +89,8 @@ fn real_firecracker(environment: &Environment, args: &[&str]) -> Result<()> {
         "firelane-testkit",
         "--test",
         "conformance",
+        "--test",
+        "hostd",
     ]);
     command.args(["--", "--ignored", CARGO_TEST_THREADS]);
     run(environment.set(&mut command))

@@ -80,7 +80,8 @@ impl Chosen {
 /// Refuses early where there is no program that `choice` could mean: what comes before a trial may take
 /// minutes.
 pub(crate) fn look(choice: DriverChoice) -> Result<(), Failure> {
-    let firecracker = firecracker::default_program().is_some();
+    let hosted = Hostd::find().firecracker();
+    let firecracker = hosted.or_else(firecracker::default_program).is_some();
     if choice == DriverChoice::Firecracker || firecracker && choice == DriverChoice::Auto {
         return Ok(());
     }
@@ -138,6 +139,7 @@ async fn try_firecracker(
     let jail = match firecracker.jailing() {
         Jailing::Jailer(path) => format!("through {}", path.display()),
         Jailing::Ours => "in our own jail".into(),
+        Jailing::Hostd(_) => "jailed by firelane-hostd".into(),
         Jailing::None => "without a jail".into(),
     };
     let tried = Tried {
@@ -151,12 +153,23 @@ async fn try_firecracker(
 /// The Firecracker of this host, if there is one.
 pub(crate) async fn firecracker()
 -> Result<Option<Result<Firecracker, firecracker::FindError>>, Failure> {
-    let Some(program) = firecracker::default_program() else {
+    let (program, jailing) = match Hostd::find() {
+        Hostd::Usable {
+            socket,
+            firecracker: Some(program),
+            ..
+        } => (Some(program), Jailing::Hostd(socket)),
+        _ => {
+            let jailing = firecracker::default_jailer().map_or(Jailing::Ours, Jailing::Jailer);
+            (firecracker::default_program(), jailing)
+        }
+    };
+    let Some(program) = program else {
         return Ok(None);
     };
     let place = Place {
         program,
-        jailing: firecracker::default_jailer().map_or(Jailing::Ours, Jailing::Jailer),
+        jailing,
         jail_program: std::env::current_exe().map_err(Failure::platform)?,
         run_base: rundir::default_base(),
     };
@@ -182,7 +195,7 @@ fn memory_from() -> Result<Option<MemoryFrom>, Failure> {
 
 async fn try_qemu(machine: &Machine, cache: &Path, fresh: bool) -> Result<(Qemu, Tried), Failure> {
     let (program, hostd) = match Hostd::find() {
-        Hostd::Usable { socket, qemu } => (qemu, Some(socket)),
+        Hostd::Usable { socket, qemu, .. } => (qemu, Some(socket)),
         Hostd::Unneeded | Hostd::Absent => (None, None),
         Hostd::Unusable(error) => {
             let error = anyhow::Error::from(error);

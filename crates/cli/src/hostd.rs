@@ -16,6 +16,8 @@ pub(crate) enum Hostd {
         socket: PathBuf,
         /// The QEMU that it starts, if it has one.
         qemu: Option<PathBuf>,
+        /// The Firecracker that it starts, if it has one.
+        firecracker: Option<PathBuf>,
     },
     /// There is none.
     Absent,
@@ -24,6 +26,14 @@ pub(crate) enum Hostd {
 }
 
 impl Hostd {
+    /// The Firecracker that it starts for us.
+    pub(crate) fn firecracker(self) -> Option<PathBuf> {
+        match self {
+            Hostd::Usable { firecracker, .. } => firecracker,
+            Hostd::Unneeded | Hostd::Absent | Hostd::Unusable(_) => None,
+        }
+    }
+
     /// Looks for it: where `$FIRELANE_HOSTD` says, else where it usually listens.
     pub(crate) fn find() -> Hostd {
         if rustix::process::geteuid().is_root() {
@@ -35,6 +45,7 @@ impl Hostd {
             Ok(client) => Hostd::Usable {
                 socket,
                 qemu: client.qemu().map(Into::into),
+                firecracker: client.firecracker().map(Into::into),
             },
             Err(CallError::Connect { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Hostd::Absent

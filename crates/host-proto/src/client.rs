@@ -61,6 +61,7 @@ impl CallError {
 pub struct Client {
     stream: UnixStream,
     qemu: Option<PathBuf>,
+    firecracker: Option<PathBuf>,
 }
 
 impl Client {
@@ -74,7 +75,11 @@ impl Client {
             path: path.into(),
             source,
         })?;
-        let mut client = Client { stream, qemu: None };
+        let mut client = Client {
+            stream,
+            qemu: None,
+            firecracker: None,
+        };
         let hello = Request::Hello {
             min: VERSION,
             max: VERSION,
@@ -84,10 +89,12 @@ impl Client {
                 Reply::Welcome {
                     version: VERSION,
                     qemu,
+                    firecracker,
                 },
                 _,
             ) => {
                 client.qemu = qemu;
+                client.firecracker = firecracker;
                 Ok(client)
             }
             _ => Err(CallError::Unexpected),
@@ -98,6 +105,20 @@ impl Client {
     #[must_use]
     pub fn qemu(&self) -> Option<&Path> {
         self.qemu.as_deref()
+    }
+
+    /// The Firecracker that it starts, if it has one.
+    #[must_use]
+    pub fn firecracker(&self) -> Option<&Path> {
+        self.firecracker.as_deref()
+    }
+
+    /// The connection itself: whoever shuts it down ends what was started over it, from any thread.
+    ///
+    /// # Errors
+    /// If there are too many descriptors.
+    pub fn connection(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
     }
 
     /// Asks, and waits for the answer and what comes with it.

@@ -4,8 +4,9 @@
 //! known are refused.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use firelane_launch::firecracker;
 use firelane_launch::machine::{Acceleration, Shape};
 use firelane_launch::qemu::Origin;
 use firelane_sys::cgroup::Cgroups;
@@ -29,6 +30,17 @@ pub enum Request {
         /// Which.
         id: String,
     },
+    /// The VMM's process stands still, by a signal that the caller's user may not send. One that does already is
+    /// fine.
+    Pause {
+        /// Which.
+        id: String,
+    },
+    /// It goes on. One that runs is fine.
+    Resume {
+        /// Which.
+        id: String,
+    },
     /// Ends a microVM and removes what it had. One that is gone already is fine.
     Stop {
         /// Which.
@@ -46,8 +58,8 @@ pub enum Request {
 }
 
 /// The names of all operations, as they are in `op`.
-pub const OPERATIONS: [&str; 7] = [
-    "hello", "start", "confirm", "stop", "inspect", "list", "sweep",
+pub const OPERATIONS: [&str; 9] = [
+    "hello", "start", "confirm", "pause", "resume", "stop", "inspect", "list", "sweep",
 ];
 
 impl Request {
@@ -58,6 +70,8 @@ impl Request {
             Request::Hello { .. } => "hello",
             Request::Start(_) => "start",
             Request::Confirm { .. } => "confirm",
+            Request::Pause { .. } => "pause",
+            Request::Resume { .. } => "resume",
             Request::Stop { .. } => "stop",
             Request::Inspect { .. } => "inspect",
             Request::List {} => "list",
@@ -70,7 +84,11 @@ impl Request {
     pub fn id(&self) -> Option<&str> {
         match self {
             Request::Start(start) => Some(&start.shape.id),
-            Request::Confirm { id } | Request::Stop { id } | Request::Inspect { id } => Some(id),
+            Request::Confirm { id }
+            | Request::Pause { id }
+            | Request::Resume { id }
+            | Request::Stop { id }
+            | Request::Inspect { id } => Some(id),
             Request::Hello { .. } | Request::List {} | Request::Sweep {} => None,
         }
     }
@@ -101,6 +119,12 @@ pub enum Vmm {
         /// Rate of the host's time-stamp counter in kHz.
         tsc_khz: u64,
     },
+    /// Firecracker. Its client drives it over the API socket, which the VMM makes in the folder that the client has
+    /// handed over, as it does the socket of the microVM's ports.
+    Firecracker {
+        /// How the microVM comes to be.
+        origin: firecracker::Origin,
+    },
 }
 
 impl Vmm {
@@ -109,6 +133,7 @@ impl Vmm {
     pub fn name(&self) -> &'static str {
         match self {
             Vmm::Qemu { .. } => "qemu",
+            Vmm::Firecracker { .. } => "firecracker",
         }
     }
 }
@@ -123,6 +148,14 @@ pub enum Role {
     Initrd,
     /// The root file system image, the same.
     Rootfs,
+    /// The memory of a snapshot, the same.
+    Memory,
+    /// The rest of a snapshot, the same.
+    State,
+    /// A folder of the caller's own, in which the VMM makes its sockets, and its files when it is saved.
+    Folder,
+    /// Another, in which it writes the snapshot that it becomes.
+    Snapshot,
     /// The VMM's end of its monitor: a Unix stream socket.
     Monitor,
     /// Its end of the link's port, the same.
@@ -131,7 +164,9 @@ pub enum Role {
     Console,
     /// The jail's end of the socket over which opens are answered, the same.
     Opens,
-    /// What the VMM says: the writing end of a pipe.
+    /// What the guest says, where that is the VMM's stdout: the writing end of a pipe.
+    Stdout,
+    /// What the VMM says: the same.
     Stderr,
 }
 
@@ -139,7 +174,22 @@ impl Role {
     /// Whether this is a file that the VMM finds in its jail.
     #[must_use]
     pub fn is_file(self) -> bool {
-        matches!(self, Role::Kernel | Role::Initrd | Role::Rootfs)
+        matches!(
+            self,
+            Role::Kernel | Role::Initrd | Role::Rootfs | Role::Memory | Role::State
+        )
+    }
+
+    /// Whether this is a folder that the VMM finds in its jail, and may write.
+    #[must_use]
+    pub fn is_folder(self) -> bool {
+        matches!(self, Role::Folder | Role::Snapshot)
+    }
+
+    /// Where the VMM finds a file or folder. No client has a say in it.
+    #[must_use]
+    pub fn seen(self) -> PathBuf {
+        Path::new("/vm").join(self.name())
     }
 
     /// Its name.
@@ -149,10 +199,15 @@ impl Role {
             Role::Kernel => "kernel",
             Role::Initrd => "initrd",
             Role::Rootfs => "rootfs",
+            Role::Memory => "memory",
+            Role::State => "state",
+            Role::Folder => "folder",
+            Role::Snapshot => "snapshot",
             Role::Monitor => "monitor",
             Role::Link => "link",
             Role::Console => "console",
             Role::Opens => "opens",
+            Role::Stdout => "stdout",
             Role::Stderr => "stderr",
         }
     }
@@ -168,6 +223,8 @@ pub enum Reply {
         version: u32,
         /// QEMU's program, if there is one.
         qemu: Option<PathBuf>,
+        /// Firecracker's, if there is one.
+        firecracker: Option<PathBuf>,
     },
     /// To start: the VMM runs, confined. A socket comes along, which is at its end when the VMM has ended
     /// and nothing of it is left.
@@ -177,7 +234,7 @@ pub enum Reply {
         /// Its cgroups.
         cgroups: Cgroups,
     },
-    /// To confirm and inspect.
+    /// To confirm, inspect, pause and resume.
     State(State),
     /// To stop: nothing of it is left.
     Stopped {
@@ -363,6 +420,12 @@ mod tests {
         let start = r#"{"op":"start","shape":{"id":"a","memory_mib":1,"vcpus":1},"given":[],
             "vmm":{"kind":"qemu","origin":"boot","acceleration":"tcg","tsc_khz":1"#;
         check(&format!("{start}}}}}"), Ok("start"));
+        let other = start
+            .replace("qemu", "firecracker")
+            .replace(r#","acceleration":"tcg","tsc_khz":1"#, "}}");
+        check(&other, Ok("start"));
+        check(&other.replace("boot", "paged_clone"), Ok("start"));
+        check(&other.replace("boot", "other"), Err(Code::Malformed));
         check(&format!("{start},\"args\":[]}}}}"), Err(Code::Malformed));
         check(&format!("{start}}},\"user\":0}}"), Err(Code::Malformed));
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use firelane_host_proto::SOCKET;
-use firelane_launch::qemu;
+use firelane_launch::{firecracker, qemu};
 
 /// What `--help` says.
 pub const USAGE: &str = "\
@@ -16,10 +16,16 @@ Starts microVMs in their jails for the members of a group. Has to be root.
   --run-dir PATH       folder of the run directories (/run/firelane)
   --audit PATH         a line of JSON for each operation is appended there, and goes to stderr
   --qemu PATH          QEMU (FIRELANE_QEMU, else the one on PATH)
+  --firecracker PATH   Firecracker (FIRELANE_FIRECRACKER, else the one on PATH, if there is one)
   --clients N          connections at once (1024); half of them for one user
   --microvms N         microVMs at once (1024)
   --memory-mib N       largest guest (65536)
-  --vcpus N            most virtual processors of one (32)";
+  --vcpus N            most virtual processors of one (32)
+  --max-microvms-per-user N    microVMs at once of one user (no bound of its own)
+  --max-memory-mib-per-user N  memory of all guests of one user (no bound)";
+
+pub(crate) const MICROVMS_PER_USER: &str = "--max-microvms-per-user";
+pub(crate) const MEMORY_PER_USER: &str = "--max-memory-mib-per-user";
 
 /// The options.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// QEMU's program.
     pub qemu: PathBuf,
+    /// Firecracker's, if it is to be started.
+    pub firecracker: Option<PathBuf>,
     /// Most connections at once.
     pub clients: u32,
     /// Most microVMs at once.
@@ -42,6 +50,10 @@ pub struct Config {
     pub memory_mib: u32,
     /// Most virtual processors of one guest.
     pub vcpus: u32,
+    /// Most microVMs of one user at once, if that is bounded.
+    pub microvms_per_user: Option<u32>,
+    /// Memory of all guests of one user, in MiB, if that is bounded.
+    pub memory_mib_per_user: Option<u32>,
 }
 
 impl Default for Config {
@@ -52,10 +64,13 @@ impl Default for Config {
             run_base: "/run/firelane".into(),
             audit: None,
             qemu: qemu::default_program(),
+            firecracker: firecracker::default_program(),
             clients: 1024,
             microvms: 1024,
             memory_mib: 65536,
             vcpus: 32,
+            microvms_per_user: None,
+            memory_mib_per_user: None,
         }
     }
 }
@@ -109,10 +124,13 @@ impl Config {
                 "--run-dir" => config.run_base = path(&option, value)?,
                 "--audit" => config.audit = Some(path(&option, value)?),
                 "--qemu" => config.qemu = path(&option, value)?,
+                "--firecracker" => config.firecracker = Some(path(&option, value)?),
                 "--clients" => config.clients = number(&option, value)?,
                 "--microvms" => config.microvms = number(&option, value)?,
                 "--memory-mib" => config.memory_mib = number(&option, value)?,
                 "--vcpus" => config.vcpus = number(&option, value)?,
+                MICROVMS_PER_USER => config.microvms_per_user = Some(number(&option, value)?),
+                MEMORY_PER_USER => config.memory_mib_per_user = Some(number(&option, value)?),
                 _ => return Err(ConfigError::Unknown(option)),
             }
         }
@@ -155,7 +173,7 @@ mod tests {
         let names: Vec<&str> = options
             .filter_map(|line| line.split_ascii_whitespace().next())
             .collect();
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 12);
         for name in names {
             let option = format!("--{name}");
             let value = if USAGE.contains(&format!("{option} PATH")) {

@@ -1,5 +1,6 @@
 //! One client, from its hello to its end.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use firelane_host_proto::frame::{self, FRAME_TIMEOUT, FrameError};
 use firelane_host_proto::message::{Code, Refusal, Reply, Request, parse};
 use firelane_launch::rundir;
 use firelane_sys::peer::Peer;
+use firelane_sys::process::ProcessId;
 
-use crate::refuse::{refuse, refuse_with};
+use crate::refuse::{failed, refuse, refuse_with};
 use crate::serve::Shared;
 use crate::start::start;
 use crate::stop::stop;
-use crate::table::Entry;
+use crate::table::{Entry, Life};
 use crate::{state, table};
 
 /// Serves a client until it goes, and ends what it leaves.
@@ -107,10 +109,11 @@ fn hello(shared: &Shared, min: u32, max: u32) -> Done {
         let remedy = "use firelane and firelane-hostd of one release";
         return Err(refuse_with(Code::WrongVersion, cause, remedy));
     }
-    let qemu = &shared.config.qemu;
+    let (qemu, firecracker) = (&shared.config.qemu, &shared.config.firecracker);
     let reply = Reply::Welcome {
         version: VERSION,
         qemu: qemu.is_file().then(|| qemu.clone()),
+        firecracker: firecracker.clone().filter(|program| program.is_file()),
     };
     Ok((reply, None))
 }
@@ -146,6 +149,8 @@ fn carry_out(
             }
             plain(Reply::State(state))
         }
+        Request::Pause { id } => signal(shared, peer, id, "stop the VMM", ProcessId::stop),
+        Request::Resume { id } => signal(shared, peer, id, "have the VMM go on", ProcessId::go_on),
         Request::Inspect { id } => plain(Reply::State(state::of(&*find(shared, peer, id)?))),
         Request::Stop { id } => match shared.table.find(id, peer.uid)? {
             None => plain(Reply::Stopped { status: None }),
@@ -169,6 +174,26 @@ fn carry_out(
         Request::Sweep {} => plain(sweep(shared)),
         Request::Hello { .. } => Err(refuse(Code::Malformed, "hello was said already")),
     }
+}
+
+/// Sends a signal to a VMM, which is never a process that has its number by chance.
+fn signal(
+    shared: &Shared,
+    peer: &Peer,
+    id: &str,
+    step: &str,
+    send: impl FnOnce(&ProcessId) -> io::Result<()>,
+) -> Done {
+    let entry = find(shared, peer, id)?;
+    match entry.life() {
+        Life::Starting => {
+            let cause = format!("microVM {id} is being started");
+            return Err(refuse(Code::Busy, cause));
+        }
+        Life::Running(running) => send(&running.vmm).map_err(failed(step))?,
+        Life::Ended(ended) => return Err(refuse(Code::Died, ended.status)),
+    }
+    Ok((Reply::State(state::of(&entry)), None))
 }
 
 fn find(shared: &Shared, peer: &Peer, id: &str) -> Result<Arc<Entry>, Refusal> {

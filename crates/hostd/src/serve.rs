@@ -20,7 +20,7 @@ use crate::places::Places;
 use crate::refuse::refuse_with;
 use crate::spawner::Spawner;
 use crate::stop::stop;
-use crate::table::{Life, Table};
+use crate::table::{Life, Most, Table};
 
 /// The stack of a thread that serves one client or watches one VMM.
 pub(crate) const STACK_BYTES: usize = 256 << 10;
@@ -114,7 +114,11 @@ impl Server {
         let audit = Audit::open(audit).map_err(make(audit.unwrap_or(Path::new("stderr"))))?;
         let listener = listen(&config.socket, group)?;
         let shared = Arc::new(Shared {
-            table: Table::new(config.microvms),
+            table: Table::new(Most {
+                microvms: config.microvms,
+                microvms_per_user: config.microvms_per_user,
+                memory_mib_per_user: config.memory_mib_per_user,
+            }),
             audit,
             spawner: Spawner::start().map_err(ServeError::Start)?,
             program: std::env::current_exe().map_err(ServeError::Start)?,

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -18,10 +18,12 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use firelane_host_proto::message::{Code, Refusal, Reply, Role, Start, Vmm};
-use firelane_launch::machine::{Files, is_id};
-use firelane_launch::qemu::{CONSOLE_FD, OPENS_FD, Place, Plan};
+use firelane_launch::machine::{Files, Shape, is_id};
+use firelane_launch::place::Place;
+use firelane_launch::qemu::{CONSOLE_FD, OPENS_FD};
 use firelane_launch::rundir::{Record, RunDir};
-use firelane_sys::cgroup::Cgroups;
+use firelane_launch::{firecracker, qemu};
+use firelane_sys::cgroup::{Bounds, Cgroups};
 use firelane_sys::jail::{self, Jail};
 use firelane_sys::peer::Peer;
 use firelane_sys::process::ProcessId;
@@ -32,7 +34,7 @@ use crate::refuse::{chain, failed, refuse, refuse_with};
 use crate::serve::Shared;
 use crate::state;
 use crate::stop::{self, Collected, Made};
-use crate::table::{Entry, Life, Running};
+use crate::table::{Entry, Life, Running, Wanted};
 
 /// Smallest guest, in MiB: less than any kernel takes.
 const LEAST_MEMORY_MIB: u32 = 16;
@@ -43,7 +45,7 @@ const KEPT_FD: i32 = OPENS_FD + 1;
 /// Those of the files, from here on.
 const FIRST_FILE_FD: i32 = KEPT_FD + 1;
 const _: () = assert!(
-    OPENS_FD > CONSOLE_FD,
+    OPENS_FD > CONSOLE_FD && OPENS_FD > firecracker::STDERR_FD,
     "the jail closes what is above the VMM's"
 );
 
@@ -55,20 +57,26 @@ pub(crate) fn start(
     start: &Start,
     descriptors: Vec<OwnedFd>,
 ) -> Result<(Reply, OwnedFd), Refusal> {
-    check(shared, start)?;
-    let given = Given::sort(&start.vmm, &start.given, descriptors)?;
+    let program = check(shared, start)?;
+    let given = Given::sort(&start.vmm, peer.uid, &start.given, descriptors)?;
     let id = &start.shape.id;
-    let entry = shared
-        .table
-        .reserve(id, peer.uid, lease, start.vmm.name())?;
-    let started = make(shared, start).and_then(|made| run(shared, &entry, start, given, made));
+    let entry = shared.table.reserve(Wanted {
+        id,
+        uid: peer.uid,
+        lease,
+        vmm: start.vmm.name(),
+        memory_mib: start.shape.memory_mib,
+    })?;
+    let started =
+        make(shared, start).and_then(|made| run(shared, &entry, (start, program), given, made));
     if started.is_err() {
         shared.table.forget(&entry);
     }
     started
 }
 
-fn check(shared: &Shared, start: &Start) -> Result<(), Refusal> {
+/// Refuses what cannot be; else, which program is started.
+fn check<'a>(shared: &'a Shared, start: &Start) -> Result<&'a Path, Refusal> {
     let (shape, config) = (&start.shape, &shared.config);
     if !is_id(&shape.id) {
         let shown: String = shape.id.escape_debug().take(80).collect();
@@ -93,13 +101,32 @@ fn check(shared: &Shared, start: &Start) -> Result<(), Refusal> {
         config.memory_mib,
     )?;
     within("vcpus", shape.vcpus, 1, config.vcpus)?;
-    let Vmm::Qemu { .. } = &start.vmm;
-    if config.qemu.is_file() {
-        return Ok(());
-    }
-    let cause = format!("{} is not there", config.qemu.display());
-    let remedy = "have root install QEMU, or name it: firelane-hostd --qemu";
+    let (name, option) = match &start.vmm {
+        Vmm::Qemu { .. } => ("QEMU", "--qemu"),
+        Vmm::Firecracker { .. } => ("Firecracker", "--firecracker"),
+    };
+    let cause = match program(shared, &start.vmm) {
+        Some(program) if program.is_file() => return Ok(program),
+        Some(program) => format!("{} is not there", program.display()),
+        None => format!("this host has no {name}"),
+    };
+    let remedy = format!("have root install {name}, or name it: firelane-hostd {option}");
     Err(refuse_with(Code::NoProgram, cause, remedy))
+}
+
+/// What is started: root says so, and nobody else.
+fn program<'a>(shared: &'a Shared, vmm: &Vmm) -> Option<&'a Path> {
+    match vmm {
+        Vmm::Qemu { .. } => Some(&shared.config.qemu),
+        Vmm::Firecracker { .. } => shared.config.firecracker.as_deref(),
+    }
+}
+
+fn bounds(vmm: &Vmm, shape: &Shape) -> Bounds {
+    match vmm {
+        Vmm::Qemu { .. } => qemu::Plan::bounds(shape),
+        Vmm::Firecracker { .. } => firecracker::Plan::bounds(shape),
+    }
 }
 
 /// Makes what it has on the host, and puts that on record.
@@ -126,7 +153,7 @@ fn make(shared: &Shared, start: &Start) -> Result<Made, Refusal> {
             });
         }
     };
-    let cgroups = Cgroups::make(id, &Plan::bounds(&start.shape));
+    let cgroups = Cgroups::make(id, &bounds(&start.vmm, &start.shape));
     let made = Made {
         run_dir,
         cgroups,
@@ -143,22 +170,26 @@ fn make(shared: &Shared, start: &Start) -> Result<Made, Refusal> {
 
 fn record(made: &Made, vmm: Option<ProcessId>) -> io::Result<()> {
     let cgroups = made.cgroups.clone();
-    made.run_dir.record(&Record { vmm, cgroups })
+    made.run_dir.record(&Record {
+        vmm,
+        cgroups,
+        hosted: false,
+    })
 }
 
 fn run(
     shared: &Arc<Shared>,
     entry: &Arc<Entry>,
-    start: &Start,
+    (start, program): (&Start, &Path),
     given: Given,
     made: Made,
 ) -> Result<(Reply, OwnedFd), Refusal> {
-    let spawned = launch(shared, start, given, &made);
+    let spawned = launch(shared, start, program, given, &made);
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => return Err(undone(failed("start the VMM")(error), made.remove())),
     };
-    let settled = settle(shared, &mut child, &made);
+    let settled = settle(program, &mut child, &made);
     let settled =
         settled.and_then(|vmm| Ok((vmm, UnixStream::pair().map_err(failed("make a socket"))?)));
     let (vmm, (life, watched)) = match settled {
@@ -186,15 +217,24 @@ fn run(
 }
 
 /// Starts this program again, to become the VMM.
-fn launch(shared: &Shared, start: &Start, given: Given, made: &Made) -> io::Result<Child> {
+fn launch(
+    shared: &Shared,
+    start: &Start,
+    program: &Path,
+    given: Given,
+    made: &Made,
+) -> io::Result<Child> {
     let mut inherited = given.sockets;
     if let Some(user) = &made.user {
         inherited.push((user.hold()?, KEPT_FD));
     }
-    let mut jail = describe(shared, start, made);
+    let mut jail = describe(start, program, made);
     for (descriptor, (role, file)) in (FIRST_FILE_FD..).zip(given.files) {
-        let path = seen(role);
-        jail.given.push(jail::Given { descriptor, path });
+        jail.given.push(jail::Given {
+            descriptor,
+            path: role.seen(),
+            folder: role.is_folder(),
+        });
         inherited.push((file, descriptor));
     }
     let mut command = Command::new(&shared.program);
@@ -204,7 +244,7 @@ fn launch(shared: &Shared, start: &Start, given: Given, made: &Made) -> io::Resu
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(given.stdout.map_or_else(Stdio::null, Stdio::from))
         .stderr(Stdio::from(given.stderr));
     let mappings = inherited
         .into_iter()
@@ -217,44 +257,56 @@ fn launch(shared: &Shared, start: &Start, given: Given, made: &Made) -> io::Resu
     shared.spawner.spawn(command)
 }
 
-fn describe(shared: &Shared, start: &Start, made: &Made) -> Jail {
-    let Vmm::Qemu {
-        origin,
-        acceleration,
-        tsc_khz,
-    } = start.vmm;
-    let has = |role| start.given.contains(&role).then(|| seen(role));
-    let files = Files {
-        kernel: seen(Role::Kernel),
-        initrd: has(Role::Initrd),
-        rootfs: has(Role::Rootfs),
-    };
-    let plan = Plan {
-        program: &shared.config.qemu,
-        shape: &start.shape,
-        files: &files,
-        origin,
-        acceleration,
-        tsc_khz,
-        // Who may not make a tap has none to give.
-        network: false,
-    };
-    plan.jail(Place {
+fn describe(start: &Start, program: &Path, made: &Made) -> Jail {
+    let place = Place {
         mountpoint: made.run_dir.jail_root(),
         user: made.user.as_ref().map(User::number),
         cgroups: made.cgroups.joined_through(),
         kept_descriptor: made.user.is_some().then_some(KEPT_FD),
-    })
-}
-
-/// Where the VMM finds a file. No client has a say in it.
-fn seen(role: Role) -> PathBuf {
-    Path::new("/vm").join(role.name())
+    };
+    match start.vmm {
+        Vmm::Qemu {
+            origin,
+            acceleration,
+            tsc_khz,
+        } => {
+            let has = |role: Role| start.given.contains(&role).then(|| role.seen());
+            let files = Files {
+                kernel: Role::Kernel.seen(),
+                initrd: has(Role::Initrd),
+                rootfs: has(Role::Rootfs),
+            };
+            let plan = qemu::Plan {
+                program,
+                shape: &start.shape,
+                files: &files,
+                origin,
+                acceleration,
+                tsc_khz,
+                // Who may not make a tap has none to give.
+                network: false,
+            };
+            plan.jail(place)
+        }
+        Vmm::Firecracker { origin } => {
+            let plan = firecracker::Plan {
+                program,
+                shape: &start.shape,
+                origin,
+                folder: &Role::Folder.seen(),
+            };
+            // Its folders are the client's, and closed to all others.
+            Jail {
+                shares: true,
+                ..plan.jail(place)
+            }
+        }
+    }
 }
 
 /// Waits until the process has become the VMM, and makes sure that it is confined.
-fn settle(shared: &Shared, child: &mut Child, made: &Made) -> Result<ProcessId, Refusal> {
-    let pid = became(child, &shared.config.qemu)?;
+fn settle(program: &Path, child: &mut Child, made: &Made) -> Result<ProcessId, Refusal> {
+    let pid = became(child, program)?;
     let vmm = ProcessId::of(pid).map_err(failed("find the VMM"))?;
     record(made, Some(vmm)).map_err(failed("record the VMM"))?;
     let controls = state::controls(pid, &made.cgroups).map_err(failed("read its controls"))?;

@@ -4,15 +4,21 @@
 //! it, however we end. hostd answers within milliseconds, but it is asked from threads that may wait.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use firelane_host_proto::message::{Code, Reply, Request as Asked, Role, Start, Told, Vmm};
 use firelane_host_proto::{CallError, Client};
 use firelane_launch::machine::Shape;
 use firelane_sys::cgroup::Cgroups;
 use firelane_sys::jail::{Control, Controls, State as ControlState};
+use firelane_sys::process::ProcessId;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -20,6 +26,11 @@ use tokio::task::spawn_blocking;
 
 use crate::driver::{BootError, Death};
 use crate::tail::Tail;
+
+/// How long a VMM that has closed its files may take to end.
+const STAY: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const POLL: Duration = Duration::from_millis(1);
 
 /// What hostd is asked to start, and the descriptors that go along.
 #[derive(Debug)]
@@ -45,8 +56,13 @@ impl Request {
 
     /// Hands over the writing end of a pipe for what the VMM says, of which the last lines are kept.
     pub(crate) fn give_stderr(&mut self) -> io::Result<Tail> {
+        self.give_pipe(Role::Stderr)
+    }
+
+    /// The same for what it says in this role.
+    pub(crate) fn give_pipe(&mut self, role: Role) -> io::Result<Tail> {
         let (ours, theirs) = io::pipe()?;
-        self.give(Role::Stderr, theirs);
+        self.give(role, theirs);
         let ours = pipe::Receiver::from_owned_fd(ours.into())?;
         Ok(Tail::of(ours))
     }
@@ -60,7 +76,8 @@ pub(crate) struct Hosted {
     /// At its end when the VMM is gone.
     life: UnixStream,
     /// Away while hostd is being asked.
-    lease: Option<Client>,
+    client: Option<Client>,
+    lease: Arc<Lease>,
     controls: Vec<Told>,
     /// How it ended, once hostd has removed it.
     status: Option<String>,
@@ -75,11 +92,11 @@ impl Hosted {
         let socket = socket.to_owned();
         let id = request.start.shape.id.clone();
         let asked = spawn_blocking(move || {
-            let mut lease = Client::connect(&socket)?;
+            let mut client = Client::connect(&socket)?;
             let descriptors: Vec<_> = request.descriptors.iter().map(AsFd::as_fd).collect();
-            let (reply, came) = lease.call(&Asked::Start(request.start), &descriptors)?;
+            let (reply, came) = client.call(&Asked::Start(request.start), &descriptors)?;
             match (reply, came.into_iter().next()) {
-                (Reply::Started { pid, cgroups }, Some(life)) => Ok((lease, pid, cgroups, life)),
+                (Reply::Started { pid, cgroups }, Some(life)) => Ok((client, pid, cgroups, life)),
                 _ => Err(CallError::Unexpected),
             }
         });
@@ -87,16 +104,25 @@ impl Hosted {
             step: "ask firelane-hostd",
             source: io::Error::other(error),
         })?;
-        let (lease, pid, cgroups, life) = joined.map_err(BootError::Hostd)?;
+        let (client, pid, cgroups, life) = joined.map_err(BootError::Hostd)?;
         let life = watch(life).map_err(|source| BootError::Step {
             step: "watch the VMM",
             source,
         })?;
+        let connection = client.connection().map_err(|source| BootError::Step {
+            step: "hold the connection to firelane-hostd",
+            source,
+        })?;
+        let lease = Lease {
+            connection,
+            given_up: AtomicBool::new(false),
+        };
         let hosted = Hosted {
             id,
             pid,
             life,
-            lease: Some(lease),
+            client: Some(client),
+            lease: Arc::new(lease),
             controls: Vec::new(),
             status: None,
         };
@@ -106,6 +132,12 @@ impl Hosted {
     /// Its number on the host.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Whoever can end it from another thread.
+    pub(crate) fn killer(&self) -> io::Result<Killer> {
+        let vmm = ProcessId::of(self.pid)?;
+        Ok(Killer::Hosted(vmm, Arc::clone(&self.lease)))
     }
 
     /// Whether it runs.
@@ -122,6 +154,19 @@ impl Hosted {
                 self.controls = state.controls;
                 Ok(())
             }
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
+    /// Its process stands still from now on, or goes on.
+    pub(crate) async fn set_still(&mut self, still: bool) -> Result<(), CallError> {
+        let id = self.id.clone();
+        let request = match still {
+            true => Asked::Pause { id },
+            false => Asked::Resume { id },
+        };
+        match self.ask(request).await? {
+            Reply::State(_) => Ok(()),
             _ => Err(CallError::Unexpected),
         }
     }
@@ -150,32 +195,37 @@ impl Hosted {
             return Ok(status.clone());
         }
         let id = self.id.clone();
-        let stopped = self.ask(Asked::Stop { id }).await;
-        match stopped.map_err(io::Error::other)? {
-            Reply::Stopped { status } => {
-                let status = status.unwrap_or_else(|| "an end that firelane-hostd forgot".into());
-                self.status = Some(status.clone());
-                // There is nothing that it is a lease for.
-                self.lease = None;
-                Ok(status)
+        let status = match self.ask(Asked::Stop { id }).await {
+            Ok(Reply::Stopped { status }) => {
+                status.unwrap_or_else(|| "an end that firelane-hostd forgot".into())
             }
-            _ => Err(io::Error::other(CallError::Unexpected)),
-        }
+            Ok(_) => return Err(io::Error::other(CallError::Unexpected)),
+            Err(_) if self.lease.is_given_up() => {
+                // It is ended for that, and removed before we are told.
+                self.ended().await;
+                "its lease".into()
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        self.status = Some(status.clone());
+        // There is nothing that it is a lease for.
+        self.client = None;
+        Ok(status)
     }
 
     async fn ask(&mut self, request: Asked) -> Result<Reply, CallError> {
-        let Some(mut lease) = self.lease.take() else {
+        let Some(mut client) = self.client.take() else {
             let gone = io::Error::other("the connection is gone");
             return Err(firelane_host_proto::frame::FrameError::Io(gone).into());
         };
         let asked = spawn_blocking(move || {
-            let reply = lease.call(&request, &[]);
-            (lease, reply)
+            let reply = client.call(&request, &[]);
+            (client, reply)
         });
-        let (lease, reply) = asked
+        let (client, reply) = asked
             .await
             .map_err(|error| CallError::Frame(io::Error::other(error).into()))?;
-        self.lease = Some(lease);
+        self.client = Some(client);
         Ok(reply?.0)
     }
 }
@@ -196,6 +246,70 @@ pub(crate) async fn explain(error: BootError, stderr: &mut Tail) -> BootError {
         stderr: stderr.text(),
         console: String::new(),
     })
+}
+
+/// Ends a VMM, from a thread that has nothing else of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Killer {
+    /// One of our user's, or of another's if we are root.
+    Ours(ProcessId),
+    /// One of hostd's.
+    Hosted(ProcessId, Arc<Lease>),
+}
+
+impl Killer {
+    /// Its process.
+    pub(crate) fn vmm(&self) -> ProcessId {
+        match self {
+            Killer::Ours(vmm) | Killer::Hosted(vmm, _) => *vmm,
+        }
+    }
+
+    /// Ends it; one that has ended is fine.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match self {
+            Killer::Ours(vmm) => vmm.kill(),
+            Killer::Hosted(_, lease) => lease.give_up(),
+        }
+    }
+
+    /// The same for one that seems to be about to end.
+    pub(crate) fn kill_if_it_stays(&self) -> io::Result<()> {
+        if let Killer::Hosted(vmm, _) = self {
+            // How it ended is told over the lease.
+            let deadline = Instant::now() + STAY;
+            while vmm.lives() && Instant::now() < deadline {
+                thread::sleep(POLL);
+            }
+            if !vmm.lives() {
+                return Ok(());
+            }
+        }
+        self.kill()
+    }
+}
+
+/// The connection over which a VMM was started, as far as it can be ended: that takes no place with hostd, no
+/// answer, and cannot mean another VMM.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    connection: StdUnixStream,
+    given_up: AtomicBool,
+}
+
+impl Lease {
+    fn give_up(&self) -> io::Result<()> {
+        self.given_up.store(true, Ordering::Relaxed);
+        match self.connection.shutdown(Shutdown::Both) {
+            // hostd has ended it already.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            ended => ended,
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
 }
 
 fn watch(life: OwnedFd) -> io::Result<UnixStream> {

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::child::Process;
 use crate::driver::{BootError, Death};
-use crate::hosted::{self, Hosted};
+use crate::hosted::{self, Hosted, Killer};
 use crate::rundir::{Record, RunDir};
 use crate::tail::Tail;
 
@@ -55,7 +55,11 @@ impl Owned {
             }
         };
         let cgroups = Cgroups::make(id, bounds);
-        let record = Record { vmm: None, cgroups };
+        let record = Record {
+            vmm: None,
+            cgroups,
+            hosted: false,
+        };
         let owned = Owned {
             run_dir,
             record,
@@ -72,7 +76,10 @@ impl Owned {
     pub(crate) fn make_hosted(run_base: &Path, id: &str) -> Result<Owned, BootError> {
         let owned = Owned {
             run_dir: RunDir::make(run_base, id)?,
-            record: Record::default(),
+            record: Record {
+                hosted: true,
+                ..Record::default()
+            },
             user: None,
             child: None,
         };
@@ -144,6 +151,14 @@ impl Owned {
     pub(crate) fn vmm(&self) -> u32 {
         let child = self.child.as_ref().and_then(Process::vmm);
         child.unwrap_or_default()
+    }
+
+    /// Whoever can end the VMM from another thread.
+    pub(crate) fn killer(&self) -> io::Result<Killer> {
+        match &self.child {
+            Some(Process::Hosted(hosted)) => hosted.killer(),
+            _ => self.record.vmm.map(Killer::Ours).ok_or_else(missing),
+        }
     }
 
     /// Whether the VMM runs.

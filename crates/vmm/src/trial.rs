@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use firelane_sys::kvm;
+use firelane_sys::kvm::{self, KvmError};
 use serde::{Deserialize, Serialize};
 
 use crate::driver::{BootError, Driver, Machine};
@@ -42,22 +42,24 @@ impl Trial {
     /// The answer kept in the folder `cache`, if it was found on this boot of the host for this driver
     /// and with these rights; else, or if a `fresh` one is wanted, boots `machine`, and keeps that.
     ///
-    /// `programs` tells the driver's programs apart. `driver` is given the rate of the time-stamp counter.
+    /// `programs` tells the driver's programs apart, and `hosted` whether firelane-hostd starts them. `driver` is given
+    /// the rate of the time-stamp counter.
     pub async fn find<D: Driver>(
         programs: &str,
+        hosted: bool,
         machine: &Machine,
         cache: &Path,
         fresh: bool,
         driver: impl FnOnce(u64) -> D,
     ) -> Trial {
-        let key = key(programs, machine);
+        let key = key(&format!("{programs} hosted {hosted}"), machine);
         let file = cache.join(format!("{PREFIX}{:016x}.json", hash(&key)));
         let kept = read(&file).filter(|kept| !fresh && kept.key == key && kept.counts());
         if let Some(kept) = kept {
             return kept;
         }
         let tsc_khz = firelane_sys::tsc::measure_khz();
-        let (refused, until) = match kvm::check() {
+        let (refused, until) = match kvm_answers(hosted) {
             Ok(()) => match boots(&driver(tsc_khz), machine).await {
                 Ok(()) => (None, None),
                 Err(reason) => (Some(reason), Some(now() + RETRY_SECONDS)),
@@ -79,6 +81,20 @@ impl Trial {
 
     fn counts(&self) -> bool {
         self.until.is_none_or(|until| now() < until)
+    }
+}
+
+/// Whether there is a KVM for our VMMs. Those that firelane-hostd starts have it from hostd: whether we may open it
+/// ourselves says nothing.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn kvm_answers(hosted: bool) -> Result<(), KvmError> {
+    match kvm::check() {
+        Err(KvmError::Open(error)) if hosted && error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(())
+        }
+        checked => checked,
     }
 }
 

@@ -7,6 +7,7 @@ use firelane_sys::jail::Jail;
 
 use super::args::{self, OPENS_FD, Origin, TB_SIZE_MIB};
 use crate::machine::{Acceleration, Files, Shape};
+use crate::place::Place;
 
 /// What QEMU needs beside guest memory and translated code, in MiB.
 const OVERHEAD_MIB: u32 = 160;
@@ -44,19 +45,6 @@ pub struct Plan<'a> {
     pub tsc_khz: u64,
     /// Whether the guest has a network, on the tap that is QEMU's descriptor [`TAP_FD`](super::TAP_FD).
     pub network: bool,
-}
-
-/// What there is on the host for one microVM.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// Mount point of the jail's root.
-    pub mountpoint: PathBuf,
-    /// The user that the VMM becomes, if it does.
-    pub user: Option<u32>,
-    /// Files through which it joins its cgroups.
-    pub cgroups: Vec<PathBuf>,
-    /// Descriptor that its keeper holds.
-    pub kept_descriptor: Option<i32>,
 }
 
 impl Plan<'_> {
@@ -107,6 +95,7 @@ impl Plan<'_> {
             open_files: OPEN_FILES,
             last_descriptor: args::last_descriptor(self.network),
             file_bytes: file_mib << 20,
+            shares: false,
             opens_channel: (self.origin != Origin::Boot).then_some(OPENS_FD),
             kept_descriptor: place.kept_descriptor,
             owner: std::process::id(),

@@ -7,5 +7,5 @@ mod program;
 pub use args::{
     CONSOLE_FD, LINK_FD, OPENS_FD, Origin, QMP_FD, TAP_FD, TB_SIZE_MIB, arguments, escape,
 };
-pub use jail::{Place, Plan};
+pub use jail::Plan;
 pub use program::{PROGRAM, default_program};

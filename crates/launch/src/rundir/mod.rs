@@ -74,6 +74,9 @@ pub struct Record {
     pub vmm: Option<ProcessId>,
     /// Its cgroups.
     pub cgroups: Cgroups,
+    /// firelane-hostd has started it, and removes process and cgroups itself: here are only our sockets.
+    #[serde(default)]
+    pub hosted: bool,
 }
 
 /// A run directory that we own.
@@ -174,6 +177,14 @@ impl RunDir {
         Ok(path)
     }
 
+    /// Makes the folder in which a VMM of another user's may make sockets and files; see [`make_shared`].
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make_shared(&self) -> io::Result<PathBuf> {
+        make_shared(&self.path.join("vmm"))
+    }
+
     /// The socket of the microVM's ports.
     #[must_use]
     pub fn vsock(&self) -> PathBuf {
@@ -187,6 +198,19 @@ impl RunDir {
     pub fn remove(self) -> io::Result<()> {
         remove(&self.path)
     }
+}
+
+/// Makes `outer`, where nobody but us gets in, and a folder in it that all may write: who is handed that one
+/// open, and we.
+///
+/// # Errors
+/// If they cannot be made.
+pub fn make_shared(outer: &Path) -> io::Result<PathBuf> {
+    fs::DirBuilder::new().mode(0o700).create(outer)?;
+    let path = outer.join("open");
+    fs::create_dir(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+    Ok(path)
 }
 
 /// Refuses a path that no socket can be bound to.

@@ -100,8 +100,11 @@ fn remove(path: &Path, lock: &File) -> io::Result<()> {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    // By its name, not by its record: a record cannot lead us to another's groups.
-    if let Some(id) = path.file_name().and_then(|name| name.to_str()) {
+    // By its name, not by its record: a record cannot lead us to another's groups. A user's sweep may come before
+    // hostd has removed its own, which that user may not touch.
+    if !record.hosted
+        && let Some(id) = path.file_name().and_then(|name| name.to_str())
+    {
         Cgroups::left_by(id).remove()?;
     }
     super::remove(path)
@@ -199,6 +202,7 @@ mod tests {
             .spawn()
             .unwrap();
         let record = Record {
+            hosted: false,
             vmm: Some(ProcessId::of(vmm.id()).unwrap()),
             ..Record::default()
         };

@@ -63,7 +63,7 @@ pub struct Jail {
     /// leaves behind.
     #[serde(default)]
     pub writable: Vec<PathBuf>,
-    /// Files to be found there that are given by a descriptor, read-only; only root can.
+    /// Files and folders to be found there that are given by a descriptor; only root can.
     #[serde(default)]
     pub given: Vec<Given>,
     /// Devices to be found there, as far as the host has them.
@@ -74,6 +74,10 @@ pub struct Jail {
     pub open_files: u64,
     /// Size of a file that the VMM writes at most, in bytes.
     pub file_bytes: u64,
+    /// Whether its files and sockets are open to whoever can reach their folder: the folder's owner is
+    /// another user, and has closed the way there to everybody else.
+    #[serde(default)]
+    pub shares: bool,
     /// Descriptors up to this number are the VMM's; all others are closed.
     pub last_descriptor: i32,
     /// Socket over which the owner learns of opens for reading and writing, and answers them; see
@@ -87,9 +91,12 @@ pub struct Jail {
     pub owner: u32,
 }
 
-/// A file of somebody else, who has opened it.
+/// A file or folder of somebody else, who has opened it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
+    /// It is a folder, in which the VMM may write; else a file, which it may read.
+    #[serde(default)]
+    pub folder: bool,
     /// Under which number it is inherited; above `last_descriptor`.
     pub descriptor: i32,
     /// Under which path the VMM finds it.
@@ -196,6 +203,9 @@ impl Jail {
         }
         if !self.is_jailer {
             step("filter system calls", filter::confine())?;
+        }
+        if self.shares {
+            rustix::process::umask(rustix::fs::Mode::empty());
         }
         self.stop_opens()?;
         self.close_others()

@@ -58,8 +58,8 @@ pub(super) fn assemble(
             place(mountpoint, device, MountFlags::NOSUID | MountFlags::NOEXEC)?;
         }
     }
-    for (tree, path) in given {
-        place_given(mountpoint, tree, path)?;
+    for (tree, given) in given {
+        place_given(mountpoint, tree, given)?;
     }
     if jail.is_jailer {
         return Ok(());
@@ -70,10 +70,10 @@ pub(super) fn assemble(
     )
 }
 
-/// A file that was given, as a mount of its own that is nowhere yet, and where it goes.
-pub(super) type Taken<'a> = (OwnedFd, &'a Path);
+/// A file or folder that was given, as a mount of its own that is nowhere yet, and where it goes.
+pub(super) type Taken<'a> = (OwnedFd, &'a Given);
 
-/// Takes the files that are given by descriptors, of the mounts that they are on. Source: open_tree(2).
+/// Takes what is given by descriptors, of the mounts that they are on. Source: open_tree(2).
 #[expect(unsafe_code, reason = "descriptors are named by their numbers")]
 pub(super) fn take(given: &[Given], allowed: bool) -> Result<Vec<Taken<'_>>, JailError> {
     if !given.is_empty() && !allowed {
@@ -91,20 +91,28 @@ pub(super) fn take(given: &[Given], allowed: bool) -> Result<Vec<Taken<'_>>, Jai
     };
     given
         .iter()
-        .map(|given| Ok((take(given)?, given.path.as_path())))
+        .map(|given| Ok((take(given)?, given)))
         .collect()
 }
 
-/// Makes a file that was taken appear under the root, read-only.
-fn place_given(root: &Path, tree: &OwnedFd, path: &Path) -> Result<(), JailError> {
-    let name = format!("place {} in the jail", path.display());
-    let inside = inside(root, path);
+/// Makes a file that was taken appear under the root, read-only, or a folder, writable.
+fn place_given(root: &Path, tree: &OwnedFd, given: &Given) -> Result<(), JailError> {
+    let name = format!("place {} in the jail", given.path.display());
+    let inside = inside(root, &given.path);
     step(&name, make_parents(&inside))?;
     // Nobody but us has this root, and what is in it was put there by us: there is no link to follow.
-    step(&name, fs::File::create_new(&inside))?;
+    match given.folder {
+        true => step(&name, fs::create_dir(&inside))?,
+        false => drop(step(&name, fs::File::create_new(&inside))?),
+    }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     step(&name, move_mount(tree, "", CWD, &inside, flags))?;
-    step(&name, seal_below(&step(&name, c_path(&inside))?))
+    let path = step(&name, c_path(&inside))?;
+    let sealed = match given.folder {
+        true => restrict_below(&path, libc::MOUNT_ATTR_NOEXEC),
+        false => seal_below(&path),
+    };
+    step(&name, sealed)
 }
 
 /// Moves to the root that was put together; the host's tree is gone afterwards.
@@ -150,14 +158,18 @@ fn place(root: &Path, path: &Path, flags: MountFlags) -> Result<(), JailError> {
     Ok(())
 }
 
-/// Makes a mount and all below it read-only, without devices and set-id programs. Source:
-/// mount_setattr(2).
-#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
+/// Makes a mount and all below it read-only, without devices and set-id programs.
 fn seal_below(path: &std::ffi::CStr) -> io::Result<()> {
+    restrict_below(path, libc::MOUNT_ATTR_RDONLY)
+}
+
+/// Takes devices and set-id programs away from a mount and all below it, and `more`. What is restricted
+/// already stays so. Source: mount_setattr(2).
+#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
+fn restrict_below(path: &std::ffi::CStr, more: u64) -> io::Result<()> {
     // SAFETY: the attributes are plain data; all zeroes changes nothing.
     let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attributes.attr_set =
-        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    attributes.attr_set = more | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     // SAFETY: both pointers are to values that live across the call, and the size is theirs.
     let result = unsafe {
         libc::syscall(

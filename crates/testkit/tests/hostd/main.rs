@@ -2,7 +2,9 @@
 //!
 //! It has to be root, and so do these tests: run by an ordinary user they say that they were skipped.
 
+mod bare;
 mod begun;
+mod given;
 mod linux;
 mod refused;
 mod ways;

@@ -37,7 +37,7 @@ fn code_of(reply: &Reply) -> Code {
     }
 }
 
-const HELLO: &[u8] = br#"{"op":"hello","min":1,"max":1}"#;
+const HELLO: &[u8] = br#"{"op":"hello","min":2,"max":2}"#;
 
 #[test]
 fn what_is_no_request_of_this_version_is_refused_by_its_kind() {
@@ -48,11 +48,11 @@ fn what_is_no_request_of_this_version_is_refused_by_its_kind() {
     let hostd = Hostd::start(&lab, &[]);
     let first = |bytes: &[u8]| code_of(&answer(&hostd, &[bytes])[0]);
     assert_eq!(
-        first(br#"{"op":"hello","min":2,"max":9}"#),
+        first(br#"{"op":"hello","min":3,"max":9}"#),
         Code::WrongVersion
     );
     assert_eq!(
-        first(br#"{"op":"hello","min":0,"max":0}"#),
+        first(br#"{"op":"hello","min":0,"max":1}"#),
         Code::WrongVersion
     );
     assert_eq!(first(br#"{"op":"list"}"#), Code::Malformed);
@@ -176,6 +176,39 @@ fn ids_are_plain_and_numbers_within_bounds() {
 }
 
 #[test]
+fn a_users_microvms_are_bounded_in_number_and_memory() {
+    if !is_root("a_users_microvms_are_bounded_in_number_and_memory") {
+        return;
+    }
+    let lab = Lab::new();
+    // Each has 64 MiB.
+    for bound in [
+        ["--max-microvms-per-user", "1"],
+        ["--max-memory-mib-per-user", "127"],
+    ] {
+        let hostd = Hostd::start(&lab, &bound);
+        let mut owner = connect_as(NOBODY, NOBODY, &hostd.socket()).expect("a member");
+        let mut other = connect_as(1, NOBODY, &hostd.socket()).expect("a member");
+        let (first, second) = (lab.name("first"), lab.name("second"));
+        start(&mut owner, &lab, &first).expect("it starts");
+        // Over whichever connection.
+        let mut again = connect_as(NOBODY, NOBODY, &hostd.socket()).expect("a member");
+        for client in [&mut owner, &mut again] {
+            let refused = refusal(start(client, &lab, &second));
+            assert_eq!(refused.code, Code::OutOfBounds, "{refused:?}");
+            let remedy = refused.remedy.expect("there is one");
+            assert!(remedy.contains(bound[0]), "{remedy}");
+        }
+        start(&mut other, &lab, &second).expect("it is another user's");
+        say(&mut owner, &Request::Stop { id: first }).expect("it ends");
+        start(&mut owner, &lab, &lab.name("third")).expect("there is room again");
+        // hostd ends what they left before it goes.
+        drop((owner, other, again));
+        hostd.wait_until_empty();
+    }
+}
+
+#[test]
 fn a_descriptor_has_to_be_what_its_role_says() {
     if !is_root("a_descriptor_has_to_be_what_its_role_says") {
         return;
@@ -262,6 +295,8 @@ fn an_id_is_one_microvms_and_its_owners() {
     for request in [
         Request::Stop { id: id.clone() },
         Request::Confirm { id: id.clone() },
+        Request::Pause { id: id.clone() },
+        Request::Resume { id: id.clone() },
         Request::Inspect { id: id.clone() },
     ] {
         assert_eq!(code(say(&mut other, &request)), Code::NotYours);

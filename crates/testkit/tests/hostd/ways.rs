@@ -6,12 +6,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use firelane_host_proto::Client;
-use firelane_host_proto::message::{Reply, Request, State};
+use firelane_host_proto::message::{Code, Reply, Request, State};
 use firelane_sys::process::ProcessId;
 use firelane_testkit::Lab;
 use firelane_testkit::hostd::{Hostd, NOBODY, connect_as, wait};
 
-use crate::begun::{is_root, say, start};
+use crate::begun::{code, is_root, say, start};
 
 /// A line of a process's status.
 fn status(pid: u32, name: &str) -> String {
@@ -214,4 +214,31 @@ fn a_hostd_that_is_told_to_end_leaves_nothing() {
     assert!(!vmm.lives());
     assert!(!hostd.socket().exists());
     hostd.assert_empty();
+}
+
+#[test]
+fn a_vmm_of_another_user_stands_still_and_goes_on_for_its_client() {
+    if !is_root("a_vmm_of_another_user_stands_still_and_goes_on_for_its_client") {
+        return;
+    }
+    let lab = Lab::new();
+    let hostd = Hostd::start(&lab, &[]);
+    let mut client = connect_as(NOBODY, NOBODY, &hostd.socket()).expect("a member");
+    let id = lab.name("still");
+    let started = start(&mut client, &lab, &id).expect("it starts");
+    let stands = || status(started.pid, "State").starts_with('T').then_some(());
+    let pause = Request::Pause { id: id.clone() };
+    let resume = Request::Resume { id: id.clone() };
+    for _ in 0..2 {
+        say(&mut client, &pause).expect("it is its own");
+        wait("it stands still", stands);
+    }
+    for _ in 0..2 {
+        say(&mut client, &resume).expect("it is its own");
+        wait("it goes on", || stands().is_none().then_some(()));
+    }
+    // One that stands still can be ended.
+    say(&mut client, &pause).expect("it is its own");
+    say(&mut client, &Request::Stop { id }).expect("it ends");
+    assert_eq!(code(say(&mut client, &resume)), Code::NotFound);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use firelane_guest_proto::SESSION_PORT;
+use firelane_host_proto::message::Role;
+use firelane_launch::firecracker::VSOCK;
 use tokio::time::{Instant, timeout_at};
 
 use super::Firecracker;
@@ -18,10 +20,11 @@ use super::requests::{
     Serial, TokenBucket, Vsock, VsockOverride,
 };
 use super::save::Place;
+use super::sight::Sight;
 use super::version::Version;
 use crate::connect::{ConnectError, connect};
 use crate::driver::{BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy};
-use crate::owned::{missing, step};
+use crate::owned::step;
 use crate::timeline::{Phase, Timeline};
 
 /// The guest's number on its vsock; 0 to 2 are reserved. Each VMM has a vsock of its own.
@@ -46,14 +49,17 @@ pub(super) async fn boot(
     timeline: &mut Timeline,
 ) -> Result<FirecrackerVm, BootError> {
     let deadline = Instant::now() + machine.boot_timeout;
-    let place = machine.snapshot.clone().map(Place::make);
+    let sight = firecracker.sight();
+    let place = machine.snapshot.clone();
+    let place = place.map(|files| Place::make(files, sight));
     let place = step("make the snapshot's folder", place.transpose())?;
     let folder = place.as_ref().map(|place| place.folder().to_owned());
     let shown = Shown::boot(machine, folder);
     let mut launched = Launched::start(firecracker, machine, shown, deadline, timeline).await?;
-    let vsock = launched.folder.join("v.sock");
+    let vsock = launched.folder.join(VSOCK);
+    let seen = sight.of(Role::Folder, &launched.folder).join(VSOCK);
     let started = async {
-        configure(&mut launched.api, firecracker, machine, &vsock).await?;
+        configure(&mut launched.api, firecracker, machine, &seen).await?;
         timeline.mark(Phase::Configured);
         let start = Action {
             action_type: "InstanceStart",
@@ -154,21 +160,26 @@ impl Standing {
             },
             false => None,
         };
-        let vsock = launched.folder.join("v.sock");
+        let sight = firecracker.sight();
+        let vsock = launched.folder.join(VSOCK);
+        let folder = sight.of(Role::Folder, &launched.folder);
+        let memory = match paged {
+            true => folder.join(pager::SOCKET),
+            false => sight.of(Role::Memory, &files.memory),
+        };
         let load = LoadSnapshot {
-            snapshot_path: &files.state,
-            mem_backend: match &pager {
-                Some(pager) => MemoryBackend {
-                    backend_type: "Uffd",
-                    backend_path: pager.socket(),
+            snapshot_path: &sight.of(Role::State, &files.state),
+            mem_backend: MemoryBackend {
+                backend_type: match paged {
+                    true => "Uffd",
+                    false => "File",
                 },
-                None => MemoryBackend {
-                    backend_type: "File",
-                    backend_path: &files.memory,
-                },
+                backend_path: &memory,
             },
             resume_vm: true,
-            vsock_override: VsockOverride { uds_path: &vsock },
+            vsock_override: VsockOverride {
+                uds_path: &folder.join(VSOCK),
+            },
             clock_realtime: true,
         };
         let loaded = launched
@@ -236,12 +247,15 @@ fn page(
     launched: &Launched,
     deadline: Instant,
 ) -> Result<Pager, BootError> {
-    let vmm = launched.owned.record.vmm;
     let owner = pager::Owner {
         id: &machine.id,
-        vmm: step("find the VMM", vmm.ok_or_else(missing))?,
+        vmm: step("find the VMM", launched.owned.killer())?,
         user: user(firecracker, &launched.owned),
         folder: &launched.folder,
+        closed: match firecracker.sight() {
+            Sight::Hosted => launched.folder.parent(),
+            Sight::AsOutside => None,
+        },
         memory_bytes: u64::from(machine.memory_mib) << 20,
     };
     let pager = Pager::start(&owner, files, deadline.into_std());
@@ -300,16 +314,19 @@ async fn configure(
         smt: false,
     };
     api.put("/machine-config", &config, QUICK).await?;
+    let sight = firecracker.sight();
+    let initrd = machine.initrd.as_ref();
+    let initrd = initrd.map(|initrd| sight.of(Role::Initrd, initrd));
     let source = BootSource {
-        kernel_image_path: &machine.kernel,
-        initrd_path: machine.initrd.as_deref(),
+        kernel_image_path: &sight.of(Role::Kernel, &machine.kernel),
+        initrd_path: initrd.as_deref(),
         boot_args: &kernel_arguments(machine),
     };
     api.put("/boot-source", &source, QUICK).await?;
     if let Some(rootfs) = &machine.rootfs {
         let drive = Drive {
             drive_id: "root",
-            path_on_host: rootfs,
+            path_on_host: &sight.of(Role::Rootfs, rootfs),
             // The initrd mounts it: with `true` Firecracker would say `root=` on the command line.
             is_root_device: false,
             is_read_only: true,

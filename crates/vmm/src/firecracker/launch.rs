@@ -1,9 +1,12 @@
 //! From nothing to a Firecracker that answers on its API.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use firelane_sys::cgroup::Bounds;
+use firelane_host_proto::message::{Role, Vmm};
+use firelane_launch::firecracker::{API_SOCKET, OPEN_FILES, Origin, Plan, STDERR_FD};
+use firelane_launch::place::Place;
 use firelane_sys::jail::Jail;
 use tokio::time::Instant;
 
@@ -11,56 +14,59 @@ use super::api::{Api, ApiError};
 use super::{Firecracker, Jailing};
 use crate::child::Process;
 use crate::driver::{BootError, Machine, SnapshotFiles};
+use crate::hosted::{self, Request};
 use crate::owned::{Owned, Start, missing, step};
 use crate::rundir::fits_socket;
 use crate::tail::Tail;
 use crate::timeline::{Phase, Timeline};
 
-/// What Firecracker needs beside guest memory, in MiB: less than five of its own, page tables, and a
-/// jailer's copy of its program.
-const OVERHEAD_MIB: u32 = 64;
-/// Threads of a Firecracker beside its processors, and its keeper.
-const MAX_THREADS: u32 = 16;
-/// A microVM with disk, vsock and entropy has 41.
-const OPEN_FILES: u64 = 256;
-/// Room in a snapshot's file for what is not memory, in MiB.
-const STATE_MIB: u32 = 16;
-/// The last descriptor that the VMM inherits: stderr.
-const STDERR: i32 = 2;
-
 /// What its keeper holds.
-const KEPT_FD: i32 = STDERR + 1;
+const KEPT_FD: i32 = STDERR_FD + 1;
 
-/// Host devices that Firecracker finds in our jail; its jailer makes its own.
-const DEVICES: [&str; 2] = ["/dev/kvm", "/dev/userfaultfd"];
-
-/// Files of the host that a VMM gets to see.
-#[derive(Debug, Default)]
+/// Files of the host that a VMM gets to see, and what for.
+#[derive(Debug)]
 pub(super) struct Shown {
-    pub(super) read_only: Vec<PathBuf>,
+    origin: Origin,
+    read_only: Vec<(Role, PathBuf)>,
     /// A folder for what it leaves behind.
-    pub(super) snapshot: Option<PathBuf>,
+    snapshot: Option<PathBuf>,
 }
 
 impl Shown {
     /// Those of a machine that is booted, and may leave a snapshot in this folder.
     pub(super) fn boot(machine: &Machine, snapshot: Option<PathBuf>) -> Shown {
-        let given = machine.initrd.iter().chain(&machine.rootfs);
+        let kernel = (Role::Kernel, Some(&machine.kernel));
+        let initrd = (Role::Initrd, machine.initrd.as_ref());
+        let rootfs = (Role::Rootfs, machine.rootfs.as_ref());
         Shown {
-            read_only: given.chain([&machine.kernel]).cloned().collect(),
+            origin: match snapshot {
+                Some(_) => Origin::Template,
+                None => Origin::Boot,
+            },
+            read_only: present([kernel, initrd, rootfs]),
             snapshot,
         }
     }
 
     /// Those of one that is restored; the memory's only if it is not handed to it page by page.
     pub(super) fn restore(machine: &Machine, files: &SnapshotFiles, paged: bool) -> Shown {
-        let memory = Some(&files.memory).filter(|_| !paged);
-        let files = memory.into_iter().chain([&files.state]);
+        let memory = (Role::Memory, Some(&files.memory).filter(|_| !paged));
+        let state = (Role::State, Some(&files.state));
+        let rootfs = (Role::Rootfs, machine.rootfs.as_ref());
         Shown {
-            read_only: files.chain(&machine.rootfs).cloned().collect(),
+            origin: match paged {
+                true => Origin::PagedClone,
+                false => Origin::Clone,
+            },
+            read_only: present([memory, state, rootfs]),
             snapshot: None,
         }
     }
+}
+
+fn present(files: [(Role, Option<&PathBuf>); 3]) -> Vec<(Role, PathBuf)> {
+    let present = |(role, path): (Role, Option<&PathBuf>)| Some((role, path?.clone()));
+    files.into_iter().filter_map(present).collect()
 }
 
 /// A Firecracker that answers and knows of no machine yet.
@@ -82,20 +88,40 @@ impl Launched {
         deadline: Instant,
         timeline: &mut Timeline,
     ) -> Result<Launched, BootError> {
-        for path in &shown.read_only {
-            std::fs::File::open(path).map_err(|source| BootError::Unreadable {
+        let mut opened = Vec::new();
+        for (role, path) in &shown.read_only {
+            let file = File::open(path).map_err(|source| BootError::Unreadable {
                 path: path.clone(),
                 source,
             })?;
+            opened.push((*role, file));
         }
-        let mut owned = Owned::make(&firecracker.run_base, &machine.id, &bounds(machine))?;
-        match open(firecracker, machine, shown, &mut owned, deadline, timeline).await {
-            Ok((api, folder, stderr, console)) => Ok(Launched {
+        let (run_base, id) = (&firecracker.run_base, &machine.id);
+        let mut owned = match firecracker.jailing {
+            Jailing::Hostd(_) => Owned::make_hosted(run_base, id)?,
+            _ => Owned::make(run_base, id, &Plan::bounds(&machine.shape()))?,
+        };
+        let spawned = match &firecracker.jailing {
+            Jailing::Hostd(socket) => {
+                let started = have_started(socket, machine, shown, opened, &mut owned);
+                started.await
+            }
+            _ => spawn(firecracker, machine, shown, &mut owned),
+        };
+        let launched = match spawned {
+            Ok(spawned) => {
+                timeline.mark(Phase::Spawned);
+                open(spawned, &mut owned, deadline).await
+            }
+            Err(error) => Err(error),
+        };
+        match launched {
+            Ok((api, spawned)) => Ok(Launched {
                 owned,
                 api,
-                folder,
-                stderr,
-                console,
+                folder: spawned.folder,
+                stderr: spawned.stderr,
+                console: spawned.console,
             }),
             Err(error) => {
                 owned.give_up().await;
@@ -108,7 +134,7 @@ impl Launched {
     pub(super) async fn confined(&mut self, firecracker: &Firecracker) -> Result<(), BootError> {
         match firecracker.jailing {
             Jailing::None => Ok(()),
-            Jailing::Ours | Jailing::Jailer(_) => self.owned.confined().await,
+            Jailing::Ours | Jailing::Jailer(_) | Jailing::Hostd(_) => self.owned.confined().await,
         }
     }
 
@@ -126,56 +152,105 @@ impl Launched {
     }
 }
 
-async fn open(
+/// A Firecracker that may not listen yet.
+struct Spawned {
+    folder: PathBuf,
+    stderr: Tail,
+    console: Tail,
+}
+
+/// Starts it here.
+fn spawn(
     firecracker: &Firecracker,
     machine: &Machine,
     shown: Shown,
     owned: &mut Owned,
-    deadline: Instant,
-    timeline: &mut Timeline,
-) -> Result<(Api, PathBuf, Tail, Tail), BootError> {
+) -> Result<Spawned, BootError> {
     let user = user(firecracker, owned);
     let folder = step("make the VMM's folder", owned.run_dir.make_open(user))?;
     if let Some(snapshot) = &shown.snapshot {
         let given = std::os::unix::fs::chown(snapshot, user, user);
         step("give the VMM the snapshot's folder", given)?;
     }
-    // The longest of the sockets' names.
-    let socket = folder.join("api.sock");
-    fits_socket(&socket)?;
-    let jail = jail(firecracker, machine, owned, shown, &folder, &socket)?;
+    fits_socket(&folder.join(API_SOCKET))?;
+    let jail = jail(firecracker, machine, owned, shown, &folder)?;
     let start = match firecracker.jailing {
         Jailing::None => Start::Plain {
             program: &jail.program,
             args: &jail.args,
         },
-        Jailing::Ours | Jailing::Jailer(_) => Start::Jailed {
+        _ => Start::Jailed {
             program: &firecracker.jail_program,
             jail: &jail,
         },
     };
-    let mut stderr = owned.spawn(&start, Vec::new(), Stdio::piped())?;
-    timeline.mark(Phase::Spawned);
+    let stderr = owned.spawn(&start, Vec::new(), Stdio::piped())?;
     let stdout = owned.child.as_mut().and_then(Process::take_stdout);
-    let mut console = Tail::of(step("read the console", stdout.ok_or_else(missing))?);
-    let connected = connect(&socket, owned, deadline).await;
-    let api = match connected {
-        Ok(api) => api,
-        Err(error) => {
-            let error = BootError::Monitor(error.into());
-            let error = owned.explain(error, &mut stderr, &mut console).await;
-            return Err(error);
+    let console = Tail::of(step("read the console", stdout.ok_or_else(missing))?);
+    Ok(Spawned {
+        folder,
+        stderr,
+        console,
+    })
+}
+
+/// Has firelane-hostd start it, with these files open.
+async fn have_started(
+    socket: &Path,
+    machine: &Machine,
+    shown: Shown,
+    opened: Vec<(Role, File)>,
+    owned: &mut Owned,
+) -> Result<Spawned, BootError> {
+    let folder = step("make the VMM's folder", owned.run_dir.make_shared())?;
+    fits_socket(&folder.join(API_SOCKET))?;
+    let origin = shown.origin;
+    let mut request = Request::new(machine.shape(), Vmm::Firecracker { origin });
+    for (role, file) in opened {
+        request.give(role, file);
+    }
+    let folders = [
+        (Role::Folder, Some(&folder)),
+        (Role::Snapshot, shown.snapshot.as_ref()),
+    ];
+    for (role, path) in folders {
+        if let Some(path) = path {
+            request.give(role, step("open the VMM's folder", File::open(path))?);
         }
-    };
-    owned.record_vmm()?;
-    Ok((api, folder, stderr, console))
+    }
+    let console = step("make a pipe", request.give_pipe(Role::Stdout))?;
+    let mut stderr = step("make a pipe", request.give_stderr())?;
+    match owned.have_started(socket, request).await {
+        Ok(()) => Ok(Spawned {
+            folder,
+            stderr,
+            console,
+        }),
+        Err(error) => Err(hosted::explain(error, &mut stderr).await),
+    }
 }
 
 /// Connects to the API, unless the process ends first.
-async fn connect(socket: &Path, owned: &mut Owned, deadline: Instant) -> Result<Api, ApiError> {
-    tokio::select! {
-        api = Api::connect(socket, deadline) => api,
+async fn open(
+    mut spawned: Spawned,
+    owned: &mut Owned,
+    deadline: Instant,
+) -> Result<(Api, Spawned), BootError> {
+    let socket = spawned.folder.join(API_SOCKET);
+    let connected = tokio::select! {
+        api = Api::connect(&socket, deadline) => api,
         () = owned.ended() => Err(ApiError::Ended),
+    };
+    match connected {
+        Ok(api) => {
+            owned.record_vmm()?;
+            Ok((api, spawned))
+        }
+        Err(error) => {
+            let error = BootError::Monitor(error.into());
+            let (stderr, console) = (&mut spawned.stderr, &mut spawned.console);
+            Err(owned.explain(error, stderr, console).await)
+        }
     }
 }
 
@@ -186,85 +261,55 @@ pub(super) fn user(firecracker: &Firecracker, owned: &Owned) -> Option<u32> {
         .filter(|_| firecracker.jailing != Jailing::None)
 }
 
-fn bounds(machine: &Machine) -> Bounds {
-    Bounds {
-        // Twice: where the run directory is in memory, what it writes when it is saved counts as its own.
-        memory_bytes: u64::from(2 * machine.memory_mib + OVERHEAD_MIB) << 20,
-        pids: MAX_THREADS + machine.vcpus,
-        // The processors, and half of one for the devices.
-        cpu_percent: machine.vcpus * 100 + 50,
-    }
-}
-
 fn jail(
     firecracker: &Firecracker,
     machine: &Machine,
     owned: &Owned,
     shown: Shown,
     folder: &Path,
-    socket: &Path,
 ) -> Result<Jail, BootError> {
     let user = user(firecracker, owned);
-    let file_bytes = u64::from(machine.memory_mib + STATE_MIB) << 20;
-    let ours = [
-        ("--api-sock", socket.display().to_string()),
-        ("--level", "Warn".into()),
-    ];
-    let ours = ours
-        .into_iter()
-        .flat_map(|(name, value)| [name.into(), value]);
-    let mut jail = Jail {
-        program: firecracker.program.clone(),
-        args: Vec::new(),
-        user,
-        mountpoint: owned.run_dir.jail_root(),
-        is_jailer: false,
-        pid_namespace: true,
-        read_only: shown.read_only,
-        writable: vec![folder.to_owned()],
-        devices: DEVICES.iter().map(PathBuf::from).collect(),
-        cgroups: owned.record.cgroups.joined_through(),
-        open_files: OPEN_FILES,
-        file_bytes,
-        last_descriptor: STDERR,
-        opens_channel: None,
-        given: Vec::new(),
-        kept_descriptor: user.map(|_| KEPT_FD),
-        owner: std::process::id(),
+    let plan = Plan {
+        program: &firecracker.program,
+        shape: &machine.shape(),
+        origin: shown.origin,
+        folder,
     };
+    let mut jail = plan.jail(Place {
+        mountpoint: owned.run_dir.jail_root(),
+        user,
+        cgroups: owned.record.cgroups.joined_through(),
+        kept_descriptor: user.map(|_| KEPT_FD),
+    });
+    let files = shown.read_only.into_iter().map(|(_, path)| path);
+    jail.read_only.extend(files);
+    jail.writable.push(folder.to_owned());
     jail.writable.extend(shown.snapshot);
-    match (&firecracker.jailing, user) {
-        (Jailing::Jailer(jailer), Some(user)) => {
-            let name = firecracker.program.file_name().unwrap_or_default();
-            let base = owned.run_dir.jail_root();
-            let root = base.join(name).join(&machine.id).join("root");
-            step("make the jail's root", std::fs::create_dir_all(&root))?;
-            let theirs = [
-                ("--id", machine.id.clone()),
-                ("--exec-file", firecracker.program.display().to_string()),
-                ("--uid", user.to_string()),
-                ("--gid", user.to_string()),
-                ("--chroot-base-dir", base.display().to_string()),
-                ("--resource-limit", format!("no-file={OPEN_FILES}")),
-                ("--resource-limit", format!("fsize={file_bytes}")),
-            ];
-            let theirs = theirs
-                .into_iter()
-                .flat_map(|(name, value)| [name.into(), value]);
-            jail.args = theirs.chain(["--".into()]).chain(ours).collect();
-            jail.program = jailer.clone();
-            jail.mountpoint = root;
-            jail.is_jailer = true;
-            // It makes its own, and fails if they are there.
-            jail.devices.clear();
-        }
-        _ => {
-            jail.read_only.push(firecracker.program.clone());
-            jail.args = ["--id".into(), machine.id.clone()]
-                .into_iter()
-                .chain(ours)
-                .collect();
-        }
+    if let (Jailing::Jailer(jailer), Some(user)) = (&firecracker.jailing, user) {
+        let name = firecracker.program.file_name().unwrap_or_default();
+        let base = owned.run_dir.jail_root();
+        let root = base.join(name).join(&machine.id).join("root");
+        step("make the jail's root", std::fs::create_dir_all(&root))?;
+        let theirs = [
+            ("--id", machine.id.clone()),
+            ("--exec-file", firecracker.program.display().to_string()),
+            ("--uid", user.to_string()),
+            ("--gid", user.to_string()),
+            ("--chroot-base-dir", base.display().to_string()),
+            ("--resource-limit", format!("no-file={OPEN_FILES}")),
+            ("--resource-limit", format!("fsize={}", jail.file_bytes)),
+        ];
+        let theirs = theirs
+            .into_iter()
+            .flat_map(|(name, value)| [name.into(), value]);
+        let ours = plan.arguments();
+        jail.args = theirs.chain(["--".into()]).chain(ours).collect();
+        jail.program = jailer.clone();
+        jail.mountpoint = root;
+        jail.is_jailer = true;
+        // It puts the program there itself, makes its own devices, and fails if they are there.
+        jail.read_only.retain(|path| *path != firecracker.program);
+        jail.devices.clear();
     }
     Ok(jail)
 }

@@ -7,7 +7,9 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use firelane_host_proto::message::Role;
 use firelane_sys::cgroup::Cgroups;
+use firelane_sys::jail::Controls;
 use firelane_sys::process::ProcessId;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
@@ -19,6 +21,7 @@ use super::launch::Launched;
 use super::pager::Pager;
 use super::requests::{SnapshotKind, VmState};
 use super::save::{Place, Written, host_swaps};
+use super::sight::Sight;
 use crate::child::Process;
 use crate::driver::{
     ControlError, Death, Machine, MicroVm, Refusal, SaveError, Saved, SnapshotError, SnapshotFiles,
@@ -57,6 +60,7 @@ pub(super) struct FirecrackerVm {
     sound_diffs: bool,
     memory_mib: u32,
     folder: PathBuf,
+    sight: Sight,
     vsock: Socket,
     stderr: Tail,
     console: Tail,
@@ -88,6 +92,7 @@ impl FirecrackerVm {
             sound_diffs: firecracker.version().has_sound_diffs(),
             memory_mib: machine.memory_mib,
             folder,
+            sight: firecracker.sight(),
             vsock,
             stderr,
             console,
@@ -111,19 +116,23 @@ impl FirecrackerVm {
     }
 
     /// Stops the process, or has it go on.
-    fn signal(&self, stop: bool) -> io::Result<()> {
+    async fn signal(&mut self, stop: bool) -> Result<(), Refusal> {
+        if let Some(hosted) = self.owned.child.as_mut().and_then(Process::hosted) {
+            return Ok(hosted.set_still(stop).await?);
+        }
         let vmm = ProcessId::of(self.pid())?;
-        match stop {
+        let sent = match stop {
             true => vmm.stop(),
             false => vmm.go_on(),
-        }
+        };
+        Ok(sent?)
     }
 
     /// Pauses it in the VMM's own way, which a snapshot needs. One that was stopped runs for a moment.
     async fn pause_for_snapshot(&mut self) -> Result<(), ControlError> {
         match self.pause {
             Pause::Paused => return Ok(()),
-            Pause::Stopped => self.signal(false).map_err(refused("pause"))?,
+            Pause::Stopped => self.signal(false).await.map_err(refused("pause"))?,
             Pause::No => {}
         }
         self.set_state("Paused").await.map_err(refused("pause"))?;
@@ -137,7 +146,7 @@ impl FirecrackerVm {
 
     async fn write_down(&mut self, files: &SnapshotFiles) -> Result<(), SaveError> {
         let kind = self.kind();
-        let written = Written::of(&self.folder);
+        let written = Written::of(&self.folder, self.sight, Role::Folder);
         let done = written.write(&mut self.api, kind, self.memory_mib).await;
         let files = files.clone();
         let copied = match done {
@@ -177,6 +186,11 @@ impl MicroVm for FirecrackerVm {
         child.and_then(Process::vmm).unwrap_or(0)
     }
 
+    fn controls(&self) -> io::Result<Controls> {
+        let child = self.owned.child.as_ref();
+        child.map_or_else(|| Controls::of(self.pid()), Process::controls)
+    }
+
     fn vsock_path(&self) -> &Path {
         &self.vsock.path
     }
@@ -188,7 +202,7 @@ impl MicroVm for FirecrackerVm {
     async fn pause(&mut self) -> Result<(), ControlError> {
         self.pause = match (self.pause, self.stops) {
             (Pause::No, true) => {
-                self.signal(true).map_err(refused("pause"))?;
+                self.signal(true).await.map_err(refused("pause"))?;
                 Pause::Stopped
             }
             (Pause::No, false) => {
@@ -206,7 +220,7 @@ impl MicroVm for FirecrackerVm {
     async fn resume(&mut self) -> Result<(), ControlError> {
         match self.pause {
             Pause::No => {}
-            Pause::Stopped => self.signal(false).map_err(refused("resume"))?,
+            Pause::Stopped => self.signal(false).await.map_err(refused("resume"))?,
             Pause::Paused => self.set_state("Resumed").await.map_err(refused("resume"))?,
         }
         self.pause = Pause::No;
@@ -224,7 +238,7 @@ impl MicroVm for FirecrackerVm {
         let saved = async {
             self.pause_for_snapshot().await?;
             let (kind, memory_mib) = (self.kind(), self.memory_mib);
-            let written = Written::of(place.folder());
+            let written = Written::of(place.folder(), self.sight, Role::Snapshot);
             let saved = written.write(&mut self.api, kind, memory_mib).await;
             saved.map_err(|error| SnapshotError::Refused(error.into()))
         };

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Firecracker is started through its own jailer, if there is one and we are root, else through
-//! our jail. Either way it finds every file under the path that it has outside, and makes its sockets
-//! in one folder of the run directory. Source of all that is said to it: Firecracker, `docs` and
+//! our jail. Either way it finds every file under the path that it has outside; one that firelane-hostd starts
+//! finds them where that puts them (`sight.rs`). It makes its sockets in one folder of the run directory. Source of all that is said to it: Firecracker, `docs` and
 //! `src/firecracker/swagger/firecracker.yaml`, v1.16.1.
 
 mod api;
@@ -20,12 +20,15 @@ mod pager;
 mod raw;
 mod requests;
 mod save;
+mod sight;
 mod version;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use firelane_host_proto::message::Role;
+use firelane_launch::firecracker::named;
 use firelane_sys::userfault;
 
 use crate::driver::{
@@ -38,12 +41,12 @@ use crate::trial::Trial;
 
 pub use api::ApiError;
 pub use disk::DiskLimits;
+pub use firelane_launch::firecracker::default_program;
 pub use pager::{LayoutError, PagerError};
+use sight::Sight;
 pub use version::{BadVersion, FindError, Version};
 
-/// The program's usual name.
-const PROGRAM: &str = "firecracker";
-/// Its jailer's.
+/// The jailer's usual name.
 const JAILER: &str = "jailer";
 
 /// Firecracker on this host.
@@ -109,6 +112,8 @@ pub enum Jailing {
     Jailer(PathBuf),
     /// By our jail.
     Ours,
+    /// By the firelane-hostd that listens there, in a jail like ours.
+    Hostd(PathBuf),
     /// Not at all: to measure what a jail costs, and for stand-ins.
     None,
 }
@@ -126,28 +131,12 @@ pub struct Place {
     pub run_base: PathBuf,
 }
 
-/// Firecracker's program: `$FIRELANE_FIRECRACKER`, else the one on `PATH`, if there is one.
-#[must_use]
-pub fn default_program() -> Option<PathBuf> {
-    named("FIRELANE_FIRECRACKER", PROGRAM)
-}
-
 /// Its jailer: `$FIRELANE_JAILER`, else the one on `PATH`, if there is one and we are root: nobody
 /// else can use it.
 #[must_use]
 pub fn default_jailer() -> Option<PathBuf> {
     let root = rustix::process::geteuid().is_root();
     named("FIRELANE_JAILER", JAILER).filter(|_| root)
-}
-
-fn named(variable: &str, program: &str) -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os(variable) {
-        return Some(named.into());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
 }
 
 impl Firecracker {
@@ -179,6 +168,11 @@ impl Firecracker {
             }
         }
         let format = version::snapshot_format(&program).await?;
+        let pages = match jailing {
+            // Who makes the VMM's own device may open it, whoever we are.
+            Jailing::Hostd(_) => Path::new("/dev/userfaultfd").exists(),
+            _ => userfault::is_there(),
+        };
         Ok(Firecracker {
             program,
             jailing,
@@ -187,7 +181,7 @@ impl Firecracker {
             version,
             format,
             tsc_khz: 0,
-            memory: match userfault::is_there() {
+            memory: match pages {
                 true => MemoryFrom::Either,
                 false => MemoryFrom::File,
             },
@@ -206,11 +200,13 @@ impl Firecracker {
         let jailer = match &self.jailing {
             Jailing::Jailer(jailer) => host::stamp(jailer),
             Jailing::Ours => "our jail".into(),
+            Jailing::Hostd(_) => "no jailer".into(),
             Jailing::None => "no jail".into(),
         };
         let programs = format!("firecracker {} {jailer}", host::stamp(&self.program));
         let driver = |tsc_khz| self.with_tsc(tsc_khz);
-        Trial::find(&programs, machine, cache, fresh, driver).await
+        let hosted = self.is_hosted();
+        Trial::find(&programs, hosted, machine, cache, fresh, driver).await
     }
 
     /// The same on a host whose time-stamp counter has this rate, in kHz.
@@ -261,6 +257,19 @@ impl Firecracker {
     pub fn jailing(&self) -> &Jailing {
         &self.jailing
     }
+
+    /// Whether firelane-hostd starts it.
+    #[must_use]
+    pub fn is_hosted(&self) -> bool {
+        matches!(self.jailing, Jailing::Hostd(_))
+    }
+
+    fn sight(&self) -> Sight {
+        match self.jailing {
+            Jailing::Hostd(_) => Sight::Hosted,
+            Jailing::Ours | Jailing::Jailer(_) | Jailing::None => Sight::AsOutside,
+        }
+    }
 }
 
 /// Its jailer is given no namespace with a tap in it.
@@ -298,7 +307,11 @@ impl Driver for Firecracker {
         let (program, processor) = (host::stamp(&self.program), host::processor());
         let kernel = host::kernel_family();
         let (kernel_arguments, rootfs) = (boot::kernel_arguments(machine), &machine.rootfs);
-        let arguments = format!("{kernel_arguments} {rootfs:?} {:?}", self.disk);
+        let mut arguments = format!("{kernel_arguments} {rootfs:?} {:?}", self.disk);
+        if let (Sight::Hosted, Some(rootfs)) = (self.sight(), rootfs) {
+            // A snapshot's disk is looked for where the guest had it.
+            arguments += &self.sight().of(Role::Rootfs, rootfs).to_string_lossy();
+        }
         let arguments = hash(&arguments);
         Identity {
             vmm: format!(

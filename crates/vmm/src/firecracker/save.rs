@@ -1,7 +1,7 @@
 //! Snapshots: where Firecracker writes them, and how they become files of ours.
 //!
-//! Firecracker writes into a folder that its jail shows it, always to names that do not exist yet: a
-//! memory file that is there already would keep its old pages below a Diff. What comes out is the work
+//! Firecracker writes into a folder that its jail shows it, always to names that do not exist yet, or are those of
+//! empty files: a memory file of its size that is there already would keep its old pages below a Diff. What comes out is the work
 //! of a process that a guest may have taken over, so it is opened without following links and has to be
 //! a plain file.
 
@@ -11,12 +11,15 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use firelane_host_proto::message::Role;
 use rustix::fs::{OFlags, SeekFrom, copy_file_range, seek};
 use rustix::io::Errno;
 
 use super::api::{Api, ApiError};
 use super::requests::{CreateSnapshot, SnapshotKind};
+use super::sight::Sight;
 use crate::driver::SnapshotFiles;
+use crate::rundir::make_shared;
 
 /// How long a snapshot may take beside what its size adds.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,19 +31,50 @@ const READABLE: u32 = 0o444;
 /// What is copied at once where the kernel does not do it by itself, in bytes.
 const COPIED_BYTES: usize = 1 << 20;
 
+/// Names of the files that it writes.
+const MEMORY: &str = "memory";
+const STATE: &str = "state";
+
 /// A folder for a snapshot that does not exist yet, beside its files.
 #[derive(Debug)]
 pub(super) struct Place {
+    /// What is removed in the end: the folder, or what keeps everybody else away from it.
+    outer: PathBuf,
     folder: PathBuf,
     files: SnapshotFiles,
 }
 
 impl Place {
     /// Makes the folder.
-    pub(super) fn make(files: SnapshotFiles) -> io::Result<Place> {
-        let folder = files.memory.with_extension("vmm");
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        Ok(Place { folder, files })
+    pub(super) fn make(files: SnapshotFiles, sight: Sight) -> io::Result<Place> {
+        let outer = files.memory.with_extension("vmm");
+        match sight {
+            Sight::AsOutside => {
+                fs::DirBuilder::new().mode(0o700).create(&outer)?;
+                let folder = outer.clone();
+                Ok(Place {
+                    outer,
+                    folder,
+                    files,
+                })
+            }
+            Sight::Hosted => {
+                let folder = make_shared(&outer)?;
+                let place = Place {
+                    outer,
+                    folder,
+                    files,
+                };
+                let written = Written::of(&place.folder, sight, Role::Snapshot);
+                // A user that is not root cannot make another's files its own: so they are its own from the
+                // beginning. Firecracker sizes an empty file anew.
+                for path in [&written.memory, &written.state] {
+                    let file = File::create_new(path)?;
+                    file.set_permissions(Permissions::from_mode(0o666))?;
+                }
+                Ok(place)
+            }
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -53,7 +87,7 @@ impl Place {
 
     /// What Firecracker left there becomes the snapshot's files. It must have ended.
     pub(super) fn keep(self) -> io::Result<()> {
-        let written = Written::of(&self.folder);
+        let written = Written::of(&self.folder, Sight::AsOutside, Role::Snapshot);
         for (from, to) in [
             (&written.memory, &self.files.memory),
             (&written.state, &self.files.state),
@@ -67,9 +101,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.folder) {
+        match fs::remove_dir_all(&self.outer) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.folder.display(), %error, "cannot remove a snapshot's folder");
+                tracing::warn!(path = %self.outer.display(), %error, "cannot remove a snapshot's folder");
             }
             _ => {}
         }
@@ -81,13 +115,17 @@ impl Drop for Place {
 pub(super) struct Written {
     memory: PathBuf,
     state: PathBuf,
+    /// The folder as Firecracker finds it.
+    seen: PathBuf,
 }
 
 impl Written {
-    pub(super) fn of(folder: &Path) -> Written {
+    /// What it writes into this folder, which it has been given in this role.
+    pub(super) fn of(folder: &Path, sight: Sight, role: Role) -> Written {
         Written {
-            memory: folder.join("memory"),
-            state: folder.join("state"),
+            memory: folder.join(MEMORY),
+            state: folder.join(STATE),
+            seen: sight.of(role, folder),
         }
     }
 
@@ -100,8 +138,8 @@ impl Written {
     ) -> Result<(), ApiError> {
         let create = CreateSnapshot {
             snapshot_type: kind,
-            snapshot_path: &self.state,
-            mem_file_path: &self.memory,
+            snapshot_path: &self.seen.join(STATE),
+            mem_file_path: &self.seen.join(MEMORY),
         };
         let size = Duration::from_secs((memory_mib / SLOWEST_MIB_PER_S).into());
         api.put("/snapshot/create", &create, SAVE_TIMEOUT + size)

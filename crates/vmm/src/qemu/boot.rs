@@ -10,7 +10,8 @@ use std::process::Stdio;
 
 use async_trait::async_trait;
 use firelane_host_proto::message::{Role, Vmm};
-use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, Place, Plan, QMP_FD, TAP_FD};
+use firelane_launch::place::Place;
+use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, Plan, QMP_FD, TAP_FD};
 use firelane_sys::jail::{Jail, Opens};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};

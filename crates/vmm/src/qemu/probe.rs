@@ -84,6 +84,7 @@ impl Qemu {
             tsc_khz,
             ..self.clone()
         };
-        Trial::find(&programs, machine, cache, fresh, driver).await
+        let hosted = self.hostd.is_some();
+        Trial::find(&programs, hosted, machine, cache, fresh, driver).await
     }
 }

@@ -15,6 +15,7 @@ mod store;
 use firelane_agent::workshop::new_id;
 use firelane_sys::kvm;
 use firelane_vmm::rundir;
+use firelane_vmm::trial::kvm_answers;
 use firelane_vmm::{firecracker, qemu};
 
 use crate::args::DoctorArgs;
@@ -78,7 +79,14 @@ fn check_qemu(report: &mut Report) {
 }
 
 fn check_kvm_device(report: &mut Report) {
-    match kvm::check() {
+    let hosted = matches!(Hostd::find(), Hostd::Usable { .. });
+    match kvm_answers(hosted) {
+        Ok(()) if hosted && kvm::check().is_err() => report.add(
+            "KVM device",
+            Grade::Ok,
+            "hostd's VMMs have it, not this user's; whether guests run on it is shown below",
+            None,
+        ),
         Ok(()) => report.add(
             "KVM device",
             Grade::Ok,
@@ -120,9 +128,24 @@ fn check_hostd(report: &mut Report) {
     const NAME: &str = "hostd";
     match Hostd::find() {
         Hostd::Unneeded => report.add(NAME, Grade::Ok, "not needed: this is root", None),
-        Hostd::Usable { socket, .. } => {
-            let detail = format!("{}: VMMs are jailed as root's are", socket.display());
-            report.add(NAME, Grade::Ok, detail, None);
+        Hostd::Usable {
+            socket,
+            qemu,
+            firecracker,
+        } => {
+            let programs = [("Firecracker", firecracker), ("QEMU", qemu)];
+            let starts = programs.map(|(name, program)| program.map(|_| name));
+            let starts: Vec<&str> = starts.into_iter().flatten().collect();
+            let socket = socket.display();
+            if starts.is_empty() {
+                let detail = format!("{socket}: it starts neither Firecracker nor QEMU");
+                let remedy = "have root install one of them, or name it to firelane-hostd: --firecracker, --qemu";
+                report.add(NAME, Grade::Warning, detail, Some(remedy));
+            } else {
+                let starts = starts.join(" and ");
+                let detail = format!("{socket}: starts {starts}, jailed as root's are");
+                report.add(NAME, Grade::Ok, detail, None);
+            }
         }
         Hostd::Absent => {
             let detail = "none: VMMs have this user's rights, less what user namespaces take away";

@@ -14,13 +14,13 @@ use std::time::Duration;
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program};
-use firelane_sys::kvm;
 use firelane_vmm::connect::connect;
 use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::firecracker::Firecracker;
 use firelane_vmm::rundir::{self, RunDir};
 use firelane_vmm::session::{Event, Session};
 use firelane_vmm::timeline::Timeline;
+use firelane_vmm::trial::kvm_answers;
 use tokio::time::{Instant, timeout};
 
 use super::report::{Grade, Report};
@@ -36,14 +36,14 @@ const STEP: Duration = Duration::from_secs(10);
 /// Proves the host, if it has Firecracker and KVM.
 pub(super) async fn prove(report: &mut Report) -> Result<(), Failure> {
     const NAME: &str = "proof";
-    if kvm::check().is_err() {
-        // Told already.
-        return Ok(());
-    }
     let Some(Ok(firecracker)) = drivers::firecracker().await? else {
         // Why it is not used is told with the driver of runs.
         return Ok(());
     };
+    if kvm_answers(firecracker.is_hosted()).is_err() {
+        // Told already.
+        return Ok(());
+    }
     let kernel = bare_guest()?;
     if !kernel.is_file() {
         let detail = format!("the bare guest {} is missing", kernel.display());

@@ -15,23 +15,24 @@ mod serve;
 mod source;
 mod working_set;
 
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use firelane_sys::process::ProcessId;
 use firelane_sys::userfault::PutError;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::driver::{Refusal, SnapshotFiles};
+use crate::hosted::Killer;
 use handover::receive;
 pub use layout::LayoutError;
 use serve::{End, Server};
@@ -41,7 +42,7 @@ use working_set::WorkingSet;
 /// Stack of a pager's thread in bytes: it reads into buffers on the heap.
 const STACK_BYTES: usize = 256 << 10;
 /// The socket's name in the VMM's folder.
-const SOCKET: &str = "mem.sock";
+pub(super) const SOCKET: &str = "mem.sock";
 
 /// Why a guest cannot be given its memory any more. Its VMM was ended for it.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +139,6 @@ impl Shared {
 
 /// The memory of one microVM.
 pub(super) struct Pager {
-    socket: PathBuf,
     stop: Arc<OwnedFd>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -149,12 +149,15 @@ pub(super) struct Pager {
 pub(super) struct Owner<'a> {
     /// The microVM.
     pub(super) id: &'a str,
-    /// Its VMM.
-    pub(super) vmm: ProcessId,
+    /// Its VMM, and how that is ended.
+    pub(super) vmm: Killer,
     /// The user that this is, if it is another than ours.
     pub(super) user: Option<u32>,
     /// The folder of its sockets.
     pub(super) folder: &'a Path,
+    /// A folder on the same file system that nobody but us gets into, if the VMM is another user's and we cannot give
+    /// the socket to that.
+    pub(super) closed: Option<&'a Path>,
     pub(super) memory_bytes: u64,
 }
 
@@ -166,9 +169,7 @@ impl Pager {
         deadline: Instant,
     ) -> io::Result<Pager> {
         let socket = owner.folder.join(SOCKET);
-        let listener = UnixListener::bind(&socket)?;
-        // A VMM connects as its own user, in a folder that is closed to all others.
-        lchown(&socket, owner.user, owner.user)?;
+        let listener = listen(owner, &socket)?;
         let (source, set) = (Source::open(files)?, WorkingSet::of(&files.memory)?);
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let shared = Arc::new(Shared {
@@ -178,12 +179,13 @@ impl Pager {
         });
         let (handed_over, handover) = oneshot::channel();
         let ends = EndsVmm {
-            vmm: owner.vmm,
+            vmm: owner.vmm.clone(),
             shared: Arc::clone(&shared),
             armed: true,
         };
         let served_for = Arc::clone(&shared);
-        let (vmm, memory_bytes, stopped) = (owner.vmm.pid, owner.memory_bytes, Arc::clone(&stop));
+        let (vmm, memory_bytes, stopped) =
+            (owner.vmm.vmm().pid, owner.memory_bytes, Arc::clone(&stop));
         let work = move || {
             let (mut ends, stop) = (ends, stopped.as_fd());
             let handed = receive(&listener, stop, vmm, memory_bytes, deadline);
@@ -213,17 +215,11 @@ impl Pager {
             .stack_size(STACK_BYTES)
             .spawn(work)?;
         Ok(Pager {
-            socket,
             stop,
             shared,
             thread: Some(thread),
             handover: Some(handover),
         })
-    }
-
-    /// The socket that the VMM is to connect to.
-    pub(super) fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// Waits until the VMM, which says that it has loaded the snapshot, has handed over the memory.
@@ -282,9 +278,24 @@ impl Drop for Pager {
     }
 }
 
+/// Listens where the VMM connects as its own user, in a folder that is closed to all others.
+fn listen(owner: &Owner<'_>, socket: &Path) -> io::Result<UnixListener> {
+    let Some(closed) = owner.closed else {
+        let listener = UnixListener::bind(socket)?;
+        lchown(socket, owner.user, owner.user)?;
+        return Ok(listener);
+    };
+    // Opened to all where the VMM can put nothing else in its place.
+    let aside = closed.join(SOCKET);
+    let listener = UnixListener::bind(&aside)?;
+    fs::set_permissions(&aside, Permissions::from_mode(0o666))?;
+    fs::rename(&aside, socket)?;
+    Ok(listener)
+}
+
 /// Ends the VMM if its memory is not handed out any more, whatever the reason.
 struct EndsVmm {
-    vmm: ProcessId,
+    vmm: Killer,
     shared: Arc<Shared>,
     /// The thread has not come to its end.
     armed: bool,
@@ -298,7 +309,7 @@ impl EndsVmm {
             Ok(End::Stopped) => true,
             // Most likely it is about to end; one that only acts so would wait for its pages.
             Ok(End::HungUp) => {
-                self.kill();
+                tell(self.vmm.kill_if_it_stays());
                 true
             }
             Err(error) => {
@@ -311,13 +322,13 @@ impl EndsVmm {
     fn fail(&self, error: PagerError) {
         // On record before the VMM ends: whoever sees that asks why.
         let _ = self.shared.failure.set(Arc::new(error));
-        self.kill();
+        tell(self.vmm.kill());
     }
+}
 
-    fn kill(&self) {
-        if let Err(error) = self.vmm.kill() {
-            tracing::warn!(%error, "cannot end a VMM whose memory is not handed out any more");
-        }
+fn tell(killed: io::Result<()>) {
+    if let Err(error) = killed {
+        tracing::warn!(%error, "cannot end a VMM whose memory is not handed out any more");
     }
 }
 
