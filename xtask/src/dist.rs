@@ -3,7 +3,8 @@
 //! ```text
 //! target/dist/firelane/                       what is in it, laid out as below a prefix
 //!   bin/firelane, bin/firelane-hostd, bin/firelane-guest, bin/firelane-bare
-//!   lib/systemd/system/firelane-hostd.service
+//!   lib/systemd/system/firelane-hostd.service, firelane.service
+//!   share/firelane/providers/*.sh             scripts to begin with
 //!   share/man/man1/firelane*.1
 //!   share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}/
 //!   share/doc/firelane/{LICENSE,README.md}
@@ -78,6 +79,18 @@ mod release {
             &workspace.root.join("crates/hostd").join(&unit),
             &folder.join("lib/systemd/system").join(&unit),
         )?;
+        copy(
+            &workspace
+                .root
+                .join("crates/lane/src/install/firelane.service"),
+            &folder.join("lib/systemd/system/firelane.service"),
+        )?;
+        for script in ["fixed.sh", "hcloud.sh"] {
+            copy(
+                &workspace.root.join("providers").join(script),
+                &folder.join("share/firelane/providers").join(script),
+            )?;
+        }
         manual_pages(&folder.join("share/man/man1"))?;
         for (shell, path) in COMPLETIONS {
             let mut script = Vec::new();

@@ -306,7 +306,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain: Duration,
     /// Template of the microVMs that wait: a built-in one, or one that was built before
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "FIRELANE_TEMPLATE",
+        default_value = "default"
+    )]
     pub template: String,
 }
 

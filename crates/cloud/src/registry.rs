@@ -8,6 +8,7 @@ use crate::error::CloudError;
 use crate::provider::Provider;
 use crate::providers::aws;
 use crate::providers::existing::Existing;
+use crate::providers::local::Local;
 use crate::script::Script;
 
 /// Makes one provider of what its user has set. Changes nothing and asks nobody.
@@ -32,6 +33,11 @@ const PROVIDERS: &[Entry] = &[
         name: "existing",
         about: "a machine that is there already, over SSH",
         open: |_| Ok(Box::new(Existing)),
+    },
+    Entry {
+        name: "local",
+        about: "a rehearsal host on this machine",
+        open: |settings| Ok(Box::new(Local::new(settings))),
     },
 ];
 

@@ -1,5 +1,10 @@
 //! Scripts as providers: the contract, and what becomes of those that do not keep it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where its setting cannot be made"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -28,8 +28,8 @@ pub use recipe::definition::{Definition, DefinitionError};
 pub use recipe::wheel::WheelError;
 pub use store::manifest::{Blob, Kernel, Manifest};
 pub use store::{
-    Found, Memory, Quarantined, Snapshot, SnapshotDraft, SnapshotOrigin, Store, StoreError,
-    Template, Verification,
+    ExportError, Found, Memory, Quarantined, Snapshot, SnapshotDraft, SnapshotOrigin, Store,
+    StoreError, Template, Verification,
 };
 pub use tool::ToolError;
 pub use tree::unpack::UnpackError;

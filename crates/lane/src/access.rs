@@ -106,6 +106,20 @@ pub enum HostError {
     },
 }
 
+/// Whose keys count at a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Those of the lane, which it planted.
+    Planted,
+    /// Those of whoever logs in, as their own SSH settings say, or these files.
+    Own {
+        /// A private key.
+        identity: Option<String>,
+        /// Keys of hosts.
+        known_hosts: Option<String>,
+    },
+}
+
 /// Where to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Door {
@@ -119,8 +133,8 @@ pub struct Door {
     pub port: u16,
     /// User. None: as the settings of whoever logs in say.
     pub login: Option<String>,
-    /// Whether the lane planted key and host key. If not, those of whoever logs in are used.
-    pub planted: bool,
+    /// Whose keys count.
+    pub keys: Keys,
 }
 
 /// Lets in.

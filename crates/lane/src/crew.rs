@@ -16,6 +16,9 @@ pub struct Timing {
     pub create: Duration,
     /// From there to a login. Bare metal boots for up to 20 minutes.
     pub reach: Duration,
+    /// How much of that a machine may show another key than its own: its image's, before cloud-init
+    /// has planted ours.
+    pub other_key: Duration,
     /// Until cloud-init has done its work.
     pub prepare: Duration,
     /// Until the programs are there.
@@ -36,6 +39,7 @@ impl Default for Timing {
         Self {
             create: minutes(25),
             reach: minutes(25),
+            other_key: minutes(3),
             prepare: minutes(20),
             sync: minutes(20),
             deploy: minutes(15),

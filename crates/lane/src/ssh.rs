@@ -19,7 +19,7 @@ use openssh::{ControlPersist, KnownHosts, Session, SessionBuilder};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::access::{Access, Command, Door, Host, HostError, MOST_OUTPUT, Output};
+use crate::access::{Access, Command, Door, Host, HostError, Keys, MOST_OUTPUT, Output};
 use crate::identity::{self, KEY, KNOWN_HOSTS};
 
 /// Settings of a lane.
@@ -54,16 +54,30 @@ fn config(door: &Door) -> String {
         "StrictHostKeyChecking yes".to_owned(),
     ];
     lines.extend(door.login.iter().map(|login| format!("User {login}")));
-    if door.planted {
-        let quoted = |name| format!("\"{}\"", door.folder.join(name).display());
-        lines.extend([
-            format!("HostKeyAlias {alias}"),
-            format!("UserKnownHostsFile {}", quoted(KNOWN_HOSTS)),
-            "GlobalKnownHostsFile /dev/null".to_owned(),
-            format!("IdentityFile {}", quoted(KEY)),
-            "IdentitiesOnly yes".to_owned(),
-            "PasswordAuthentication no".to_owned(),
-        ]);
+    match &door.keys {
+        Keys::Planted => {
+            let quoted = |name| format!("\"{}\"", door.folder.join(name).display());
+            lines.extend([
+                format!("HostKeyAlias {alias}"),
+                format!("UserKnownHostsFile {}", quoted(KNOWN_HOSTS)),
+                "GlobalKnownHostsFile /dev/null".to_owned(),
+                format!("IdentityFile {}", quoted(KEY)),
+                "IdentitiesOnly yes".to_owned(),
+                "PasswordAuthentication no".to_owned(),
+            ]);
+        }
+        Keys::Own {
+            identity,
+            known_hosts,
+        } => {
+            let line = |name, path: &String| format!("{name} \"{path}\"");
+            lines.extend(identity.iter().map(|path| line("IdentityFile", path)));
+            lines.extend(
+                known_hosts
+                    .iter()
+                    .map(|path| line("UserKnownHostsFile", path)),
+            );
+        }
     }
     let mut text = format!("Host {alias}\n");
     for line in lines {
@@ -71,7 +85,7 @@ fn config(door: &Door) -> String {
         text.push_str(&line);
         text.push('\n');
     }
-    if !door.planted {
+    if door.keys != Keys::Planted {
         text.push_str("Include ~/.ssh/config\n");
     }
     text

@@ -76,6 +76,10 @@ pub struct UpArgs {
     /// Folder of the programs to install [default: where this program is]
     #[arg(long, value_name = "FOLDER", env = "FIRELANE_BIN_DIR")]
     pub programs: Option<PathBuf>,
+    /// Bring this template of ours to the host; without it the host builds `default` by itself, for which it needs
+    /// a way to Debian's packages
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<String>,
     /// Print what would be asked for and what it costs, and ask for nothing
     #[arg(long)]
     pub dry_run: bool,

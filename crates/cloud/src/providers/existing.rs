@@ -14,8 +14,8 @@ use crate::provider::{Capabilities, Check, Provider, Quote, Step, Swept, Verdict
 const NAME: &str = "existing";
 /// The machine, as `HOST` or `HOST:PORT`; an IPv6 address in brackets.
 const HOST: &str = "host";
-/// The user who logs in; read by the lane.
-const LOGIN: &str = "login";
+/// What the lane reads: the user who logs in, the file of a key, the file of known hosts.
+const OF_LANE: [&str; 3] = ["login", "identity", "known-hosts"];
 const SSH_PORT: u16 = 22;
 
 /// The provider.
@@ -63,7 +63,7 @@ fn asked(spec: &Spec) -> Result<Machine, CloudError> {
             .with_remedy("say --host [USER@]HOST[:PORT]")
     };
     for name in spec.extras.keys() {
-        if ![HOST, LOGIN].contains(&name.as_str()) {
+        if name != HOST && !OF_LANE.contains(&name.as_str()) {
             return Err(invalid(format!("there is no setting {name:?}")));
         }
     }

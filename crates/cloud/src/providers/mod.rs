@@ -2,3 +2,4 @@
 
 pub(crate) mod aws;
 pub(crate) mod existing;
+pub(crate) mod local;

@@ -40,7 +40,7 @@ pub use ranges::Ranges;
 pub use refusal::Refusal;
 pub(crate) use remembered::Stamp;
 pub use seal::{Kind, Seal, SealedFile};
-pub(crate) use signer::remove_seal;
 pub use signer::{Content, Piece, SealError, Signing, Subject};
+pub(crate) use signer::{SIGNATURE, remove_seal};
 pub use tree::RANGE_BYTES;
 pub use verify::Verified;

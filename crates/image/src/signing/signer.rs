@@ -18,7 +18,7 @@ use crate::store::SnapshotOrigin;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// End of the name of a signature.
-pub(super) const SIGNATURE: &str = "minisig";
+pub(crate) const SIGNATURE: &str = "minisig";
 
 /// Why something could not be sealed.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@
 //! A file enters `blobs` or `templates` by rename, complete and flushed; nothing there is ever rewritten.
 
 mod blobs;
+mod export;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 mod quarantine;
@@ -28,6 +29,7 @@ mod templates;
 mod tests;
 
 pub use blobs::Verification;
+pub use export::ExportError;
 pub(crate) use manifest::is_usual;
 pub use quarantine::Quarantined;
 pub use snapshots::{Found, Memory, Snapshot, SnapshotDraft, SnapshotOrigin};

@@ -503,7 +503,7 @@ impl Store {
     }
 
     /// The kernels there are, by [`KernelSource::key`].
-    fn kernel_keys(&self) -> Result<Vec<String>, StoreError> {
+    pub(super) fn kernel_keys(&self) -> Result<Vec<String>, StoreError> {
         self.names_in("kernels")
     }
 
@@ -576,11 +576,11 @@ impl Store {
         path.parent().map_or(Ok(()), sync)
     }
 
-    fn manifest_path(&self, name: &str) -> PathBuf {
+    pub(super) fn manifest_path(&self, name: &str) -> PathBuf {
         self.root.join("templates").join(format!("{name}.json"))
     }
 
-    fn kernel_path(&self, key: &str) -> PathBuf {
+    pub(super) fn kernel_path(&self, key: &str) -> PathBuf {
         self.root.join("kernels").join(format!("{key}.json"))
     }
 

@@ -12,6 +12,8 @@ const SCRIPT: &str = "/usr/local/lib/firelane/prepare";
 #[derive(Serialize)]
 struct Document<'a> {
     hostname: String,
+    /// Or sudo looks for its own host in vain.
+    manage_etc_hosts: &'a str,
     /// No user of the image's: it may have rights, and its name differs between providers.
     users: [User<'a>; 1],
     disable_root: bool,
@@ -54,6 +56,7 @@ struct WrittenFile<'a> {
 pub(super) fn document(spec: &Spec, identity: &Identity, script: String) -> String {
     let document = Document {
         hostname: identity::alias(&spec.label),
+        manage_etc_hosts: "localhost",
         users: [User {
             name: LOGIN,
             gecos: "operator of Firelane's lane",

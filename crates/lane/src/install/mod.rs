@@ -35,7 +35,7 @@ use crate::crew::StepError;
 use crate::steps::reach::must;
 
 /// Folder on the machine that is sent to.
-pub const INCOMING: &str = "/var/lib/firelane/incoming";
+pub const INCOMING: &str = "/var/tmp/firelane-incoming";
 /// What the last deploy came to: `ready`, or `failed: STEP`.
 pub const DEPLOY_STATUS: &str = "/etc/firelane/deploy-status";
 /// What was not there before, on the machine.

@@ -36,6 +36,8 @@ pub enum ReleaseError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     folder: PathBuf,
+    /// Name of a template, and a part of a store that has it.
+    template: Option<(String, PathBuf)>,
 }
 
 impl Release {
@@ -55,7 +57,24 @@ impl Release {
             }
         }
         let folder = folder.to_owned();
-        Ok(Release { folder })
+        Ok(Release {
+            folder,
+            template: None,
+        })
+    }
+
+    /// The same with a template, which the host's service uses from then on: a name, and a folder laid
+    /// out as a store that has it. Without one, the host builds what it needs by itself.
+    #[must_use]
+    pub fn with_template(self, name: &str, store: &Path) -> Release {
+        let template = Some((name.to_owned(), store.to_owned()));
+        Release { template, ..self }
+    }
+
+    /// The template that is brought.
+    pub(super) fn template(&self) -> Option<(&str, &Path)> {
+        let (name, store) = self.template.as_ref()?;
+        Some((name, store))
     }
 
     /// The programs.

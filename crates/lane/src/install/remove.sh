@@ -6,6 +6,8 @@ set -eu
 
 etc=/etc/firelane
 manifest=$etc/manifest
+# What was sent, whether or not it was installed.
+rm -rf /var/tmp/firelane-incoming
 if [ ! -e "$manifest" ]; then
     echo 'nothing to remove'
     exit 0

@@ -39,11 +39,31 @@ pub(crate) fn stage(release: &Release, folder: &Path) -> Result<(), StageError> 
         plan.push_str(&format!("unit {}\n", unit.name));
     }
     let etc = make(&folder.join("etc"))?;
-    write(&etc.join("serve.env"), SERVE_ENV, 0o640)?;
+    let mut settings = SERVE_ENV.to_owned();
+    if let Some((name, store)) = release.template() {
+        settings.push_str(&format!("FIRELANE_TEMPLATE={name}\n"));
+        link_tree(store, &folder.join("store"))?;
+    }
+    write(&etc.join("serve.env"), &settings, 0o640)?;
     plan.push_str("setting serve.env\n");
     write(&folder.join("plan"), &plan, 0o644)?;
     write(&folder.join("install.sh"), INSTALL, 0o755)?;
     write(&folder.join("remove.sh"), REMOVE, 0o755)
+}
+
+/// The same folder, with links to its files where that can be.
+fn link_tree(from: &Path, to: &Path) -> Result<(), StageError> {
+    make(to)?;
+    for entry in fs::read_dir(from).map_err(error("read", from))? {
+        let entry = entry.map_err(error("read", from))?;
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            link_tree(&path, &copy)?;
+        } else if fs::hard_link(&path, &copy).is_err() {
+            fs::copy(&path, &copy).map_err(error("copy", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn name_of(program: &Path) -> String {

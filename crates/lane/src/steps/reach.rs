@@ -1,26 +1,31 @@
 //! The first login.
 
+use std::time::Duration;
+
 use firelane_model::lane::{Lane, Step};
 use tokio::time::{Instant, sleep};
 
 use super::create::show_console;
-use crate::access::{Command, Door, Host, HostError};
+use crate::access::{Command, Door, Host, HostError, Keys};
 use crate::crew::{Crew, StepError};
 use crate::progress::Event;
 
 /// User that cloud-init makes.
 pub(crate) const LOGIN: &str = "firelane";
-/// Extra of a lane whose machine is there already: its user.
-pub(crate) const LOGIN_EXTRA: &str = "login";
 
 /// Where a lane's machine lets us in. None: it has no address yet.
 pub(crate) fn door(crew: &Crew<'_>, lane: &Lane) -> Option<Door> {
     let (address, port) = lane.address.clone()?;
-    let planted = crew.provider.capabilities().user_data.is_some();
-    let login = if planted {
-        Some(LOGIN.to_owned())
+    // What somebody says of a machine that is there already.
+    let own = |name| lane.terms.extras.get(name).cloned();
+    let (login, keys) = if crew.provider.capabilities().user_data.is_some() {
+        (Some(LOGIN.to_owned()), Keys::Planted)
     } else {
-        lane.terms.extras.get(LOGIN_EXTRA).cloned()
+        let keys = Keys::Own {
+            identity: own("identity"),
+            known_hosts: own("known-hosts"),
+        };
+        (own("login"), keys)
     };
     Some(Door {
         label: lane.label.clone(),
@@ -28,7 +33,7 @@ pub(crate) fn door(crew: &Crew<'_>, lane: &Lane) -> Option<Door> {
         address,
         port,
         login,
-        planted,
+        keys,
     })
 }
 
@@ -49,11 +54,13 @@ pub(crate) async fn log_in(
             },
             Err(error) => error,
         };
-        // The key of another machine does not become the right one; a program that is missing here
-        // does not appear.
-        if matches!(error, HostError::WrongKey { .. } | HostError::Failed { .. })
-            || begun.elapsed() >= crew.timing.reach
-        {
+        let patience = match error {
+            HostError::WrongKey { .. } => crew.timing.other_key,
+            // A program that is missing here does not appear.
+            HostError::Failed { .. } => Duration::ZERO,
+            HostError::Unreachable { .. } | HostError::Late { .. } => crew.timing.reach,
+        };
+        if begun.elapsed() >= patience {
             if let Some(handle) = &lane.handle {
                 show_console(crew.provider, crew, handle, step).await;
             }

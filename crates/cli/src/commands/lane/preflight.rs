@@ -87,7 +87,7 @@ async fn looked_at(name: &str, wish: &WishArgs) -> Result<Vec<Check>, Failure> {
 }
 
 /// One line for each check.
-pub(super) fn table(checks: &[Check]) -> Result<(), Failure> {
+fn table(checks: &[Check]) -> Result<(), Failure> {
     for check in checks {
         let verdict = match check.verdict {
             Verdict::Ok => "ok",

@@ -17,14 +17,22 @@ use super::verify::table;
 use super::{FAILED, LEFT};
 use crate::args::{OnErrorChoice, UpArgs, WishArgs};
 use crate::failure::Failure;
+use crate::host::open_store;
 use crate::say::say;
 use crate::signals::Signals;
 
 pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let provider = provider(&args.provider.provider)?;
-    let wish = wish(&args)?;
+    let mut wish = wish(&args)?;
     if args.dry_run {
         return dry_run(&provider, &wish).await;
+    }
+    // Kept until it has been sent.
+    let exported = tempfile::tempdir().map_err(Failure::platform)?;
+    if let Some(name) = &args.template {
+        let sent = open_store()?.export(name, exported.path());
+        sent.map_err(|error| Failure::usage(firelane_cloud::causes(&error)))?;
+        wish.release = wish.release.with_template(name, exported.path());
     }
     let yard = yard()?;
     let stages = Stages::new(args.json, Some(&yard.folder(&wish.label)));
@@ -189,11 +197,12 @@ fn failed(args: &UpArgs, error: UpError) -> Result<u8, Failure> {
         }
         UpError::Cloud(error) => Err((*error).into()),
         UpError::Journal(error) => Err(error.into()),
-        UpError::Preflight { checks } => {
-            super::preflight::table(&checks)?;
-            Err(Failure::usage(
-                "the preflight failed, and nothing was asked for",
-            ))
+        UpError::Preflight { ref checks } => {
+            let remedies: Vec<_> = checks
+                .iter()
+                .filter_map(|check| check.remedy.as_deref())
+                .collect();
+            Err(Failure::usage(error.to_string()).with_remedy(remedies.join("; ")))
         }
         UpError::Differs { .. } => Err(Failure::usage(error.to_string())
             .with_remedy(format!("{again}, or say another --label"))),

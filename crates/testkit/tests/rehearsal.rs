@@ -1,0 +1,358 @@
+//! The whole lane for real, on a rehearsal host: systemd, cloud-init, SSH, rsync, the services and a microVM.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use firelane_cloud::registry::{Settings, open};
+use firelane_cloud::{Machine, Provider, Spec};
+use firelane_lane::{cloudinit, identity, journal};
+use firelane_model::lane::LaneId;
+use firelane_testkit::{Ended, Lab, Running};
+use rustix::process::Signal;
+
+/// The system that rehearsal hosts share is kept beside the store of templates.
+fn lanes(lab: &Lab) -> PathBuf {
+    lab.home().join("lanes")
+}
+
+/// A rehearsal host is made by root, with programs that a machine may lack: then this is told by name.
+fn can_rehearse(test: &str) -> bool {
+    let lacks = ["systemd-nspawn", "mmdebstrap"]
+        .into_iter()
+        .find(|program| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            !std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        });
+    let reason = match lacks {
+        Some(program) => format!("{program} is not installed"),
+        None if !rustix::process::geteuid().is_root() => "this is not root".into(),
+        None => return true,
+    };
+    eprintln!("SKIP {test}: {reason}");
+    false
+}
+
+fn firelane(lab: &Lab, args: &[&str]) -> Ended {
+    let mut command = lab.command(args);
+    command.env("FIRELANE_LANES", lanes(lab));
+    Running::start(command, b"").end()
+}
+
+/// What of machines with this id is left on this machine.
+fn left(lab: &Lab, id: &str) -> Vec<String> {
+    let mut left = Vec::new();
+    for path in [
+        lanes(lab).join("providers/local/machines").join(id),
+        Path::new("/run/netns").join(id),
+    ] {
+        left.extend(path.exists().then(|| path.display().to_string()));
+    }
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        left.extend(line.contains(id).then_some(line));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    left.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(id))
+            .map(str::to_owned),
+    );
+    left
+}
+
+/// Ids of the machines that there are.
+fn ids(lab: &Lab, label: &str) -> Vec<String> {
+    let machines = lanes(lab).join("providers/local/machines");
+    let Ok(entries) = fs::read_dir(machines) else {
+        return Vec::new();
+    };
+    let of_label = |path: &Path| {
+        let kept = fs::read_to_string(path.join("machine.json")).unwrap_or_default();
+        kept.contains(&format!("\"{label}\""))
+    };
+    let entries = entries.flatten().map(|entry| entry.path());
+    entries
+        .filter(|path| of_label(path))
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Whatever becomes of a test, its lane is given back.
+struct GivenBack<'a>(&'a Lab, &'a str);
+
+impl Drop for GivenBack<'_> {
+    fn drop(&mut self) {
+        let ended = firelane(self.0, &["down", "--provider", "local", "--label", self.1]);
+        if ended.code != 0 && !std::thread::panicking() {
+            panic!("{ended:?}");
+        }
+    }
+}
+
+fn verdicts(ended: &Ended) -> Vec<(String, String)> {
+    let rows: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let rows = rows.as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    rows.iter()
+        .map(|row| (text(&row["check"]), text(&row["verdict"])))
+        .collect()
+}
+
+fn verdict(rows: &[(String, String)], check: &str) -> String {
+    let row = rows.iter().find(|(name, _)| name == check);
+    row.unwrap_or_else(|| panic!("{check}: {rows:?}")).1.clone()
+}
+
+#[test]
+fn a_lane_comes_up_is_shown_to_work_breaks_where_it_is_broken_and_goes_without_a_trace() {
+    if !can_rehearse("rehearsal") {
+        return;
+    }
+    let lab = Lab::new();
+    let label = label_of(&lab, "rehearsal");
+    let given_back = GivenBack(&lab, &label);
+    let up = [
+        "up",
+        "--provider",
+        "local",
+        "--label",
+        &label,
+        "--no-kvm",
+        "--template",
+        "base",
+    ];
+    let ended = firelane(&lab, &up);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(
+        ended.stdout.contains(&format!("lane {label} is verified")),
+        "{ended:?}"
+    );
+    assert!(!ended.stdout.contains("FAIL"), "{ended:?}");
+    let id = ids(&lab, &label).pop().unwrap();
+
+    // A second time there is nothing to do.
+    let again = firelane(&lab, &up);
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(ids(&lab, &label), [id.as_str()]);
+
+    let listed = firelane(&lab, &["list", "--json"]);
+    let entries: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+    let entry = entries
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["label"] == label.as_str());
+    assert_eq!(entry.unwrap()["standing"], "agreed", "{listed:?}");
+
+    // By ssh, as the last lines of up say; what runs there is in a microVM of that host.
+    let uname = firelane(&lab, &["ssh", &label, "--", "hostname"]);
+    assert_eq!(
+        uname.stdout.trim(),
+        format!("firelane-{label}"),
+        "{uname:?}"
+    );
+
+    // Broken on purpose, each check fails as it should.
+    let on_host = |command: &str| {
+        let ended = firelane(&lab, &["ssh", &label, "--", command]);
+        assert_eq!(ended.code, 0, "{command}: {ended:?}");
+    };
+    let verify = || {
+        let ended = firelane(&lab, &["verify", &label, "--continue", "--json"]);
+        assert_eq!(ended.code, 1, "{ended:?}");
+        verdicts(&ended)
+    };
+    on_host("sudo systemctl stop firelane.service");
+    let rows = verify();
+    assert_eq!(verdict(&rows, "units"), "FAIL");
+    assert_eq!(verdict(&rows, "API"), "FAIL");
+    // The restart has started it again.
+    on_host(
+        "sudo sh -c 'echo failed: by hand > /etc/firelane/deploy-status; chmod 0 /usr/local/bin/firelane-guest'",
+    );
+    let rows = verify();
+    assert_eq!(verdict(&rows, "deploy status"), "FAIL");
+    assert_eq!(verdict(&rows, "seccomp"), "FAIL");
+    let first = firelane(&lab, &["verify", &label, "--json"]);
+    let rows = verdicts(&first);
+    assert_eq!(
+        verdict(&rows, "seccomp"),
+        "SKIP",
+        "an earlier check failed: {rows:?}"
+    );
+
+    drop(given_back);
+    assert_eq!(left(&lab, &id), [""; 0]);
+    let nothing = firelane(&lab, &["down", "--provider", "local", "--label", &label]);
+    assert_eq!(
+        (nothing.code, nothing.stdout.trim()),
+        (0, "nothing to remove")
+    );
+}
+
+#[test]
+fn whoever_is_killed_on_the_way_leaves_nothing_that_down_does_not_find() {
+    if !can_rehearse("rehearsal, killed") {
+        return;
+    }
+    let lab = Lab::new();
+    let label = label_of(&lab, "killed");
+    for wait_for in ["machine.json", "console"] {
+        let given_back = GivenBack(&lab, &label);
+        let mut command =
+            lab.command(&["up", "--provider", "local", "--label", &label, "--no-kvm"]);
+        command.env("FIRELANE_LANES", lanes(&lab));
+        let running = Running::start(command, b"");
+        let machines = lanes(&lab).join("providers/local/machines");
+        let id = until("a machine is being made", || {
+            let found = ids(&lab, &label).pop()?;
+            machines
+                .join(&found)
+                .join(wait_for)
+                .exists()
+                .then_some(found)
+        });
+        running.signal(Signal::KILL);
+        assert_eq!(running.end().code, -9);
+        drop(given_back);
+        assert_eq!(left(&lab, &id), [""; 0], "{wait_for}");
+    }
+}
+
+/// A machine of somebody's: made without the lane's command, with a key of its own.
+async fn somebodys_machine(lab: &Lab, label: &str) -> (Box<dyn Provider>, Machine, PathBuf) {
+    let settings = Settings {
+        variables: BTreeMap::new(),
+        state: lanes(lab).join("providers"),
+    };
+    let provider = open("local", &settings).unwrap();
+    let keys = lab.path().join("keys");
+    fs::create_dir(&keys).unwrap();
+    let label = label.parse().unwrap();
+    let identity = identity::make(&keys, &label).unwrap();
+    let mut spec = Spec {
+        label,
+        lane: LaneId::from_bits(fastrand::u128(..)),
+        owner: "somebody".into(),
+        region: "here".into(),
+        instance_type: "nspawn".into(),
+        disk_gib: 50,
+        kvm: false,
+        user_data: String::new(),
+        ssh_key: identity.public.trim().to_owned(),
+        ssh_from: Vec::new(),
+        created: journal::now(),
+        expires: journal::now() + Duration::from_secs(3600),
+        extras: BTreeMap::new(),
+    };
+    spec.user_data = cloudinit::document(&spec, &identity, &provider.capabilities()).unwrap();
+    let machine = provider.create(&spec).await.unwrap();
+    let known = fs::read_to_string(keys.join("known_hosts")).unwrap();
+    let address = machine.address.clone().unwrap();
+    let (_, key) = known.split_once(' ').unwrap();
+    fs::write(keys.join("known_hosts"), format!("{address} {key}")).unwrap();
+    (provider, machine, keys)
+}
+
+/// What a command on the machine writes. None: it failed, or nobody let us in.
+fn on(address: &str, keys: &Path, command: &str) -> Option<String> {
+    let mut ssh = Command::new("ssh");
+    ssh.args([
+        "-F",
+        "none",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=5",
+        "-o",
+    ]);
+    ssh.arg(format!(
+        "UserKnownHostsFile={}",
+        keys.join("known_hosts").display()
+    ));
+    ssh.arg("-i").arg(keys.join("id"));
+    ssh.arg(format!("firelane@{address}")).arg(command);
+    let output = ssh.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    output.status.success().then_some(said)
+}
+
+/// Every file that an installation could change, with what is in it; but for the copies that programs
+/// for accounts leave of their files, and the numbers that they count up.
+fn files(address: &str, keys: &Path) -> String {
+    let find = "sudo sh -c \"cd / && find usr opt srv -xdev ! -path 'usr/local/*' -printf '%M %U:%G %s %l %p\\n'
+                find etc usr/local var/lib/firelane var/tmp -xdev ! -name '*-' ! -path 'etc/sub?id' \
+                ! -path 'var/tmp/systemd-private*' > /run/these 2>/dev/null
+                while read -r path; do stat -c '%A %u:%g %N' \\$path; done < /run/these
+                grep -v '^var/tmp$' /run/these | xargs sha256sum 2>/dev/null\" | sort";
+    on(address, keys, find).unwrap()
+}
+
+/// Waits for a state.
+fn until<T>(what: &str, mut reached: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(600);
+    loop {
+        if let Some(reached) = reached() {
+            return reached;
+        }
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A label that no other test has.
+fn label_of(lab: &Lab, name: &str) -> String {
+    lab.name(name).to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn on_a_machine_that_was_there_down_removes_exactly_what_up_installed() {
+    if !can_rehearse("existing") {
+        return;
+    }
+    let lab = Lab::new();
+    let label = label_of(&lab, "somebodys");
+    let (provider, machine, keys) = somebodys_machine(&lab, &label).await;
+    let address = machine.address.clone().unwrap();
+    let host = format!("firelane@{address}");
+    let identity = format!("identity={}", keys.join("id").display());
+    let known_hosts = format!("known-hosts={}", keys.join("known_hosts").display());
+    let lane = label_of(&lab, "existing");
+    let up = [
+        "up",
+        "--provider",
+        "existing",
+        "--host",
+        &host,
+        "--set",
+        &identity,
+        "--set",
+        &known_hosts,
+        "--label",
+        &lane,
+        "--no-kvm",
+        "--template",
+        "base",
+    ];
+    let ready = "sudo cat /run/firelane/prepare.json";
+    until("it is prepared", || {
+        on(&address, &keys, ready).filter(|said| said.contains("ready"))
+    });
+    let before = files(&address, &keys);
+    let reached = firelane(&lab, &up);
+    let changed = files(&address, &keys);
+    let down = firelane(&lab, &["down", "--label", &lane]);
+    let after = files(&address, &keys);
+    provider.delete(&machine.handle).await.unwrap();
+    assert_eq!(reached.code, 0, "{reached:?}");
+    assert_eq!(down.code, 0, "{down:?}");
+    assert_ne!(changed, before);
+    assert_eq!(after, before);
+}
