@@ -62,6 +62,13 @@ impl Down {
     pub fn is_nothing(&self) -> bool {
         self.retired.is_empty() && self.machines.is_empty() && self.left.is_empty()
     }
+
+    async fn give_back(&mut self, crew: &Crew<'_>, handle: Handle) {
+        match give_back(crew, &handle).await {
+            Ok(()) => self.machines.push(handle),
+            Err(error) => self.left.push((handle.to_string(), error)),
+        }
+    }
 }
 
 /// Gives back what is chosen of the provider's: lanes by their journals, and what carries the marker
@@ -93,7 +100,13 @@ pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
         return Ok(down);
     }
     for machine in crew.provider.list(&chosen.which()).await? {
-        let Some(mark) = &machine.mark else { continue };
+        // The marker without a label: somebody's hand was in it, and it is still ours to remove.
+        let Some(mark) = &machine.mark else {
+            if *chosen == Chosen::All {
+                down.give_back(crew, machine.handle).await;
+            }
+            continue;
+        };
         // A lane that was left above is told of once.
         let told = down
             .left
@@ -102,10 +115,7 @@ pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
         if told || !chosen.means(&mark.label, mark.created, mark.expires) {
             continue;
         }
-        match give_back(crew, &machine.handle).await {
-            Ok(()) => down.machines.push(machine.handle),
-            Err(error) => down.left.push((machine.handle.to_string(), error)),
-        }
+        down.give_back(crew, machine.handle).await;
     }
     match chosen {
         // What is beside machines is shared: it goes when no machine uses it any more.

@@ -1,5 +1,7 @@
 //! A machine that runs and has an address.
 
+use std::time::Duration;
+
 use firelane_cloud::{Machine, MachineState, Provider, Spec};
 use firelane_model::lane::{Lane, Record, Step};
 use tokio::time::{Instant, sleep};
@@ -8,6 +10,9 @@ use super::find::find;
 use crate::crew::{Crew, StepError};
 use crate::journal::Journal;
 use crate::progress::Event;
+
+/// How long a provider may know nothing of what it has just made.
+const UNSEEN: Duration = Duration::from_secs(120);
 
 /// Asks for it, or finds what was asked for before; waits until it runs. `again`: a create was
 /// begun before, and what became of it is not known.
@@ -45,6 +50,7 @@ pub(crate) async fn create(
         step: Step::Create,
         message: format!("machine {}", machine.handle),
     });
+    let mut seen = false;
     loop {
         if let (MachineState::Running, Some(address)) = (machine.state, machine.address.clone()) {
             let port = machine.ssh_port;
@@ -65,10 +71,14 @@ pub(crate) async fn create(
             return Err(StepError::Late { what, after });
         }
         sleep(crew.timing.poll).await;
-        let handle = machine.handle.clone();
-        // One that was just made may not be told of yet.
-        if let Some(found) = crew.provider.get(&handle).await? {
-            machine = found;
+        match crew.provider.get(&machine.handle).await? {
+            Some(found) => (machine, seen) = (found, true),
+            // One that was just made may not be told of yet.
+            None if !seen && begun.elapsed() < UNSEEN => {}
+            None => {
+                let message = format!("the machine {} has ended by itself", machine.handle);
+                return Err(StepError::Machine(message));
+            }
         }
     }
 }

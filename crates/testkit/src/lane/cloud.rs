@@ -241,7 +241,15 @@ impl Provider for SimulatedCloud {
             let seen = |known: &Known| known.seen_from <= Instant::now();
             for (id, known) in world.machines.iter().filter(|(_, known)| seen(known)) {
                 let machine = known.machine(id);
-                if machine.mark.as_ref().is_some_and(|mark| which.means(mark)) {
+                let is_marked = known
+                    .tags
+                    .get(marker::EPHEMERAL)
+                    .is_some_and(|tag| tag == "true");
+                let meant = machine
+                    .mark
+                    .as_ref()
+                    .map_or(*which == Which::All, |mark| which.means(mark));
+                if is_marked && meant {
                     machines.push(machine);
                 }
             }

@@ -158,6 +158,19 @@ async fn a_machine_that_went_by_itself_is_told_as_drift_and_down_is_fine() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_that_lost_its_label_is_ours_to_remove_but_not_to_reap() {
+    let setting = Setting::new();
+    setting
+        .cloud
+        .add_decoy("no-label", &[("mvm-ephemeral", "true")]);
+    setting.down(&Chosen::Expired).await.unwrap();
+    assert_eq!(setting.cloud.what_is_there(), ["no-label"]);
+    let all = setting.down(&Chosen::All).await.unwrap();
+    assert_eq!(all.machines.len(), 1);
+    assert_eq!(setting.cloud.what_is_there(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_what_is_over_is_reaped() {
     let setting = Setting::new();
     let mut short = setting.wish("short");
