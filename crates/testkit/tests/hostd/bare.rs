@@ -54,8 +54,8 @@ macro_rules! case {
     };
 }
 
-/// The cases that take an ordinary user.
-macro_rules! ordinary_cases {
+/// All of them, each as the user that it takes.
+macro_rules! cases {
     ($memory:ident) => {
         use firelane_testkit::Lab;
         use firelane_testkit::conformance;
@@ -93,11 +93,11 @@ macro_rules! ordinary_cases {
 }
 
 mod mapped {
-    ordinary_cases!(File);
+    cases!(File);
 }
 
 mod paged {
-    ordinary_cases!(Userfault);
+    cases!(Userfault);
 }
 
 /// Each thread of the runtime is this user's, because the thread is that starts it.
