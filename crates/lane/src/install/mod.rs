@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `plan` lists what is to be installed, one line each, and is all that the scripts know. The manifest
-//! has a line for each file, folder, user and group that was not there before: [`remove`] takes away
+//! has a line for each file, folder, user and group that was not there before: `remove.sh` takes away
 //! exactly those.
 //!
 //! | File | Holds |
