@@ -182,15 +182,18 @@ impl Keys {
         Ok(id)
     }
 
-    /// The trusted key with this id.
+    /// The trusted key with this id. A file that is no key says nothing about those beside it; it is an error only if the key is
+    /// not in another one.
     pub(super) fn find(&self, keynum: &[u8]) -> Result<Option<PublicKey>, KeyError> {
+        let mut unreadable = None;
         for (path, _) in self.paths()? {
-            let key = read_public(&path)?;
-            if key.keynum() == keynum {
-                return Ok(Some(key));
+            match read_public(&path) {
+                Ok(key) if key.keynum() == keynum => return Ok(Some(key)),
+                Ok(_) => {}
+                Err(error) => unreadable = unreadable.or(Some(error)),
             }
         }
-        Ok(None)
+        unreadable.map_or(Ok(None), Err)
     }
 
     fn paths(&self) -> Result<Vec<(PathBuf, bool)>, KeyError> {

@@ -1,5 +1,6 @@
 //! Why something that was sealed, or should have been, is not used.
 
+use super::key::KeyError;
 use crate::file::FileError;
 
 /// The reason. Nothing was mapped.
@@ -121,9 +122,18 @@ pub enum Refusal {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The key that signed it is not among those that can be read, and some cannot.
+    #[error("its key is not found, and there are keys that cannot be read")]
+    Keys(#[from] KeyError),
 }
 
 impl Refusal {
+    /// Whether it says something about this host, and nothing about what was to be verified: once what cannot be read here is
+    /// mended, the same may verify.
+    pub fn is_of_the_host(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Keys(_))
+    }
+
     /// Whether what was refused may show who did what, so that it is kept aside. What was never signed or is only old shows
     /// nothing.
     pub fn is_evidence(&self) -> bool {

@@ -195,9 +195,7 @@ impl Signing {
         let signature =
             SignatureBox::from_string(&text).map_err(|error| malformed(&error.to_string()))?;
         let id = super::key::key_id(signature.keynum());
-        let key = self.keys.find(signature.keynum());
-        let key = key.map_err(|error| malformed(&error.to_string()))?;
-        let Some(key) = key else {
+        let Some(key) = self.keys.find(signature.keynum())? else {
             return Err(Refusal::UnknownKey { key: id });
         };
         if minisign::verify(

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -252,11 +253,7 @@ impl Store {
         if let Some(snapshot) = self.snapshot(origin, tsc_khz, memory)? {
             return Ok(Found::Snapshot(snapshot));
         }
-        let path = self
-            .root()
-            .join("locks")
-            .join(format!("snapshot-{}", origin.key()));
-        let lock = Lock::exclusive(&path).map_err(at("lock", &path))?;
+        let lock = self.snapshot_lock(origin)?;
         // Whoever had the lock has made it.
         match self.look(origin, tsc_khz, memory, Timestamp::now())? {
             Look::Usable(snapshot) => return Ok(Found::Snapshot(snapshot)),
@@ -269,6 +266,12 @@ impl Store {
             staging: self.staging()?,
             _lock: lock,
         })))
+    }
+
+    fn snapshot_lock(&self, origin: &SnapshotOrigin) -> Result<Lock, StoreError> {
+        let name = format!("snapshot-{}", origin.key());
+        let path = self.root().join("locks").join(name);
+        Ok(Lock::exclusive(&path).map_err(at("lock", &path))?)
     }
 
     fn look(
@@ -309,6 +312,7 @@ impl Store {
                     Look::Usable(snapshot)
                 })
             }
+            Err(reason) if reason.is_of_the_host() => Err(origin.refused(reason)),
             Err(reason) => Ok(Look::Refused(reason)),
         }
     }
@@ -361,10 +365,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::File`].
     pub fn discard_snapshot(&self, origin: &SnapshotOrigin) -> Result<(), StoreError> {
+        let folder = self.snapshot_folder(origin);
+        let found = identity(&folder);
+        let _lock = self.snapshot_lock(origin)?;
+        // While this waited somebody may have made another one, of which nothing is known.
+        if identity(&folder) != found {
+            return Ok(());
+        }
         // With whatever counter: it is not used.
         match self.look(origin, 0, Memory::Whole, Timestamp::now())? {
             Look::Refused(reason) => self.put_aside(origin, &reason),
-            Look::None | Look::Usable(_) => remove(&self.snapshot_folder(origin)),
+            Look::None | Look::Usable(_) => remove(&folder),
         }
     }
 
@@ -506,4 +517,10 @@ fn size_on_disk(folder: &Path) -> u64 {
         .filter_map(|name| fs::metadata(folder.join(name)).ok())
         .map(|meta| meta.blocks() * 512)
         .sum()
+}
+
+/// What tells one folder from another in the same place: its inode, and when that was made. None: there is none.
+fn identity(folder: &Path) -> Option<(u64, Option<SystemTime>)> {
+    let found = fs::metadata(folder).ok()?;
+    Some((found.ino(), found.created().ok()))
 }

@@ -310,3 +310,74 @@ fn a_memory_that_was_verified_as_a_whole_has_no_ranges() {
     }
     assert!(lazily().ranges().is_none());
 }
+
+#[test]
+fn a_key_that_cannot_be_read_condemns_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let made = make(&store, &origin(256));
+    let signing = root.path().join("signing");
+    let junk = signing.join("trusted/junk.pub");
+    fs::write(&junk, "no key\n").unwrap();
+    // It says nothing about the key beside it.
+    let found = store.snapshot(&origin(256), KHZ, Memory::Whole).unwrap();
+    assert_eq!(found.unwrap().memory(), made.memory());
+
+    // If the right key cannot be found, the snapshot is not what is wrong.
+    let (own, aside) = (signing.join("host.pub"), signing.join("aside"));
+    fs::rename(&own, &aside).unwrap();
+    let error = store.snapshot_or_draft(&origin(256), KHZ, Memory::Whole);
+    let StoreError::Refused { reason, .. } = error.map(drop).unwrap_err() else {
+        panic!("another error");
+    };
+    assert!(reason.is_of_the_host(), "{reason}");
+    assert_eq!(store.quarantined().unwrap(), []);
+    fs::rename(&aside, &own).unwrap();
+    let found = store.snapshot(&origin(256), KHZ, Memory::Whole).unwrap();
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_snapshot_that_somebody_made_meanwhile_is_not_discarded_for_the_one_before() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path()).unwrap();
+    let first = make(&store, &origin(256));
+    let stale = identity(&store.snapshot_folder(&origin(256)));
+    fs::write(first.memory(), "memorx").unwrap();
+    let lock = store.snapshot_lock(&origin(256)).unwrap();
+    let discarding = std::thread::spawn({
+        let store = store.clone();
+        move || store.discard_snapshot(&origin(256)).unwrap()
+    });
+    // It waits for the lock only after it has seen the first one.
+    wait_for_waiters(root.path());
+    let folder = store.snapshot_folder(&origin(256));
+    fs::rename(&folder, root.path().join("old")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    assert_ne!(identity(&folder), stale);
+    drop(lock);
+    discarding.join().unwrap();
+    assert!(folder.exists(), "the second one stays");
+}
+
+/// Until somebody waits for a lock of this store: /proc/locks has a line with `->` for each that does.
+fn wait_for_waiters(root: &Path) {
+    let locks = root.join("locks");
+    loop {
+        let inodes: Vec<u64> = fs::read_dir(&locks)
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().ino())
+            .collect();
+        let table = fs::read_to_string("/proc/locks").unwrap();
+        let waits = table.lines().filter(|line| line.contains("->"));
+        let of_ours = |line: &str| {
+            inodes
+                .iter()
+                .any(|inode| line.contains(&format!(":{inode} ")))
+        };
+        if waits.into_iter().any(of_ours) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
