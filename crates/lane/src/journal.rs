@@ -3,7 +3,8 @@
 //! ```text
 //!   <state>/lanes/<label>/journal     one line of JSON for each record: {"at_ms": ..., "record": ...}
 //!   <state>/lanes/<label>/lock        held by the process that acts on the lane
-//!   <state>/retired/<lane id>         journals of lanes that are over
+//!   <state>/lanes/<label>/log         what was told of it, for people
+//!   <state>/retired/<lane id>         journals of lanes that are over, and their logs, as <lane id>.log
 //! ```
 //!
 //! A record is on the disk (`fsync`) before what it tells of is done. A last line without an end is
@@ -16,13 +17,16 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use firelane_model::lane::{Impossible, Label, Lane, Record};
+use firelane_model::lane::{Impossible, Label, Lane, LaneId, Record};
 use firelane_model::time::Moment;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 /// A journal that is larger is none of ours: a lane has some dozens of records.
 const MOST_BYTES: u64 = 4 << 20;
+
+/// Name of the log in a lane's folder. Who tells writes it.
+pub const LOG: &str = "log";
 
 /// Why a journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +161,9 @@ impl Yard {
         let folder = self.folder.join("retired");
         let mut lanes = Vec::new();
         for name in names(&folder)? {
-            lanes.extend(read(&folder.join(name))?);
+            if name.parse::<LaneId>().is_ok() {
+                lanes.extend(read(&folder.join(name))?);
+            }
         }
         lanes.sort_by_key(|lane: &Lane| lane.created);
         Ok(lanes)
@@ -220,6 +226,11 @@ impl Journal {
             self.folder.join("journal"),
             self.retired.join(lane.lane.to_string()),
         );
+        let log = self.folder.join(LOG);
+        match fs::rename(&log, to.with_extension(LOG)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.map_err(io_error("move", &log))?,
+        }
         fs::rename(&from, &to).map_err(io_error("move", &from))?;
         sync_folder(&self.retired)?;
         remove(&self.folder)

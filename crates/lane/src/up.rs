@@ -39,6 +39,8 @@ pub struct Wish {
     pub kvm: bool,
     /// What only the provider knows.
     pub extras: BTreeMap<String, String>,
+    /// Keys that may log in beside the lane's own, lines of OpenSSH's `authorized_keys`.
+    pub ssh_keys: Vec<String>,
     /// From which networks SSH may come.
     pub ssh_from: Vec<String>,
     /// How long it may live.
@@ -205,7 +207,7 @@ pub async fn prepare_spec(
     };
     let capabilities = crew.provider.capabilities();
     if capabilities.user_data.is_some() {
-        spec.user_data = cloudinit::document(&spec, &identity, &capabilities)
+        spec.user_data = cloudinit::document(&spec, &identity, &wish.ssh_keys, &capabilities)
             .map_err(|error| UpError::Document(firelane_cloud::causes(&error)))?;
     }
     let quote = crew.provider.quote(&spec).await?;

@@ -252,7 +252,7 @@ async fn somebodys_machine(lab: &Lab, label: &str) -> (Box<dyn Provider>, Machin
         expires: journal::now() + Duration::from_secs(3600),
         extras: BTreeMap::new(),
     };
-    spec.user_data = cloudinit::document(&spec, &identity, &provider.capabilities()).unwrap();
+    spec.user_data = cloudinit::document(&spec, &identity, &[], &provider.capabilities()).unwrap();
     let machine = provider.create(&spec).await.unwrap();
     let known = fs::read_to_string(keys.join("known_hosts")).unwrap();
     let address = machine.address.clone().unwrap();

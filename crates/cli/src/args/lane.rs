@@ -1,5 +1,6 @@
 //! Arguments of the lane's commands.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,9 @@ pub struct UpArgs {
     /// What it is to be
     #[command(flatten)]
     pub wish: WishArgs,
+    /// A public key that may log in beside the lane's own: a file, or the key itself
+    #[arg(long, value_name = "FILE|KEY", env = "SSH_PUBKEY", value_parser = parse_public_key)]
+    pub ssh_pubkey: Option<String>,
     /// How long it may live, for example 90m, 4h or 2d; then anybody's `firelane reap` removes it
     #[arg(long, value_name = "TIME", default_value = "4h", value_parser = parse_ttl)]
     pub ttl: Duration,
@@ -76,6 +80,9 @@ pub struct UpArgs {
     /// Folder of the programs to install [default: where this program is]
     #[arg(long, value_name = "FOLDER", env = "FIRELANE_BIN_DIR")]
     pub programs: Option<PathBuf>,
+    /// Bring this Firecracker to the host: a static program, as its releases have it. Without it, guests run by QEMU
+    #[arg(long, value_name = "FILE", env = "FIRELANE_FIRECRACKER")]
+    pub firecracker: Option<PathBuf>,
     /// Bring this template of ours to the host; without it the host builds `default` by itself, for which it needs
     /// a way to Debian's packages
     #[arg(long, value_name = "NAME")]
@@ -164,6 +171,31 @@ pub(super) fn parse_label(text: &str) -> Result<Label, String> {
     text.parse::<Label>().map_err(|error| error.to_string())
 }
 
+/// Reads a public key, or the file that it is in.
+fn parse_public_key(text: &str) -> Result<String, String> {
+    let wrong = "write a public key of OpenSSH's, or the path of its file";
+    let key = if text.contains(' ') {
+        text.to_owned()
+    } else {
+        fs::read_to_string(text).map_err(|error| format!("{error}; {wrong}"))?
+    };
+    let key = key.trim();
+    let kinds = [
+        "ssh-ed25519 ",
+        "ssh-rsa ",
+        "ecdsa-sha2-",
+        "sk-ssh-",
+        "sk-ecdsa-",
+    ];
+    let fits = kinds.iter().any(|kind| key.starts_with(kind))
+        && key.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    if fits {
+        Ok(key.to_owned())
+    } else {
+        Err(wrong.into())
+    }
+}
+
 /// Reads a time of minutes, hours or days.
 fn parse_ttl(text: &str) -> Result<Duration, String> {
     let wrong = || "write minutes, hours or days: 90m, 4h, 2d".to_owned();
@@ -211,6 +243,16 @@ mod tests {
         }
         assert_eq!(parse_dollars("5"), Ok(5_000));
         assert_eq!(parse_dollars("0.25"), Ok(250));
+        let key = "ssh-ed25519 AAAA alice";
+        assert_eq!(parse_public_key(key).as_deref(), Ok(key));
+        for wrong in [
+            "/nowhere",
+            "ssh-dss AAAA",
+            "ssh-ed25519 A\nssh-rsa B",
+            "-----BEGIN OPENSSH PRIVATE KEY-----",
+        ] {
+            assert!(parse_public_key(wrong).is_err(), "{wrong:?}");
+        }
         for wrong in ["", ".5", "1.2345", "-1", "1e3", "99999999999999999999"] {
             assert!(parse_dollars(wrong).is_err(), "{wrong:?}");
         }

@@ -35,7 +35,7 @@ struct User<'a> {
     shell: &'a str,
     sudo: &'a str,
     lock_passwd: bool,
-    ssh_authorized_keys: [&'a str; 1],
+    ssh_authorized_keys: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -53,7 +53,14 @@ struct WrittenFile<'a> {
 }
 
 /// The document as text. Its first line tells cloud-init what the rest is.
-pub(super) fn document(spec: &Spec, identity: &Identity, script: String) -> String {
+pub(super) fn document(
+    spec: &Spec,
+    identity: &Identity,
+    others: &[String],
+    script: String,
+) -> String {
+    let others = others.iter().map(String::as_str);
+    let keys = std::iter::once(spec.ssh_key.as_str()).chain(others);
     let document = Document {
         hostname: identity::alias(&spec.label),
         manage_etc_hosts: "localhost",
@@ -63,7 +70,7 @@ pub(super) fn document(spec: &Spec, identity: &Identity, script: String) -> Stri
             shell: "/bin/bash",
             sudo: "ALL=(ALL) NOPASSWD:ALL",
             lock_passwd: true,
-            ssh_authorized_keys: [&spec.ssh_key],
+            ssh_authorized_keys: keys.collect(),
         }],
         disable_root: false,
         ssh_pwauth: false,
@@ -146,14 +153,19 @@ mod tests {
     /// Without the script, which has tests of its own.
     #[test]
     fn the_document_is_as_it_was() {
-        insta::assert_snapshot!(document(&spec(), &identity(), "the script".into()));
+        insta::assert_snapshot!(document(
+            &spec(),
+            &identity(),
+            &["ssh-ed25519 DDDD alice".into()],
+            "the script".into()
+        ));
     }
 
     #[test]
     fn it_fits_every_provider_and_says_when_the_machine_ends() {
         for (shutdown_ends_billing, ends) in [(true, "ENDS='1800000000'"), (false, "ENDS=''")] {
             let capabilities = capabilities(shutdown_ends_billing);
-            let text = super::super::document(&spec(), &identity(), &capabilities).unwrap();
+            let text = super::super::document(&spec(), &identity(), &[], &capabilities).unwrap();
             let json: serde_json::Value =
                 serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
             let script = json["write_files"][0]["content"].as_str().unwrap();

@@ -31,15 +31,16 @@ use crate::identity::Identity;
 
 const PREPARE: &str = include_str!("prepare.sh");
 
-/// The document for one machine.
+/// The document for one machine. `others`: keys that may log in beside the lane's own.
 pub fn document(
     spec: &Spec,
     identity: &Identity,
+    others: &[String],
     capabilities: &Capabilities,
 ) -> Result<String, DocumentError> {
     let ends = capabilities.shutdown_ends_billing || capabilities.native_ttl;
     let script = prepare_script(spec.kvm, ends.then_some(spec.expires), Some(&spec.ssh_key));
-    let text = document::document(spec, identity, script);
+    let text = document::document(spec, identity, others, script);
     if let Some(limits) = &capabilities.user_data {
         check::check(&text, limits)?;
     }

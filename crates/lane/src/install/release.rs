@@ -36,6 +36,7 @@ pub enum ReleaseError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
     folder: PathBuf,
+    firecracker: Option<PathBuf>,
     /// Name of a template, and a part of a store that has it.
     template: Option<(String, PathBuf)>,
 }
@@ -44,22 +45,26 @@ impl Release {
     /// Those in this folder, for example `bin` of an unpacked release.
     pub fn find(folder: &Path) -> Result<Release, ReleaseError> {
         for name in PROGRAMS {
-            let path = folder.join(name);
-            let mut head = [0; 20];
-            let read = File::open(&path).and_then(|mut file| file.read_exact(&mut head));
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(ReleaseError::Foreign { path });
-                }
-                Err(source) => return Err(ReleaseError::Missing { path, source }),
-                Ok(()) if !is_program(&head) => return Err(ReleaseError::Foreign { path }),
-                Ok(()) => {}
-            }
+            check(&folder.join(name))?;
         }
         let folder = folder.to_owned();
         Ok(Release {
             folder,
+            firecracker: None,
             template: None,
+        })
+    }
+
+    /// The same with a Firecracker, which hostd starts from then on. It has to be linked statically: nothing else is in its jail.
+    ///
+    /// # Errors
+    /// As [`Release::find`].
+    pub fn with_firecracker(self, path: &Path) -> Result<Release, ReleaseError> {
+        check(path)?;
+        let firecracker = Some(path.to_owned());
+        Ok(Release {
+            firecracker,
+            ..self
         })
     }
 
@@ -77,9 +82,26 @@ impl Release {
         Some((name, store))
     }
 
-    /// The programs.
-    pub(super) fn programs(&self) -> impl Iterator<Item = PathBuf> {
-        PROGRAMS.iter().map(|name| self.folder.join(name))
+    /// The programs, each with the name that it gets.
+    pub(super) fn programs(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let own = PROGRAMS.iter().map(|name| (*name, self.folder.join(name)));
+        let firecracker = self.firecracker.iter();
+        own.chain(firecracker.map(|path| ("firecracker", path.clone())))
+    }
+}
+
+/// Whether it can be read, and is a program.
+fn check(path: &Path) -> Result<(), ReleaseError> {
+    let path = path.to_owned();
+    let mut head = [0; 20];
+    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut head));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(ReleaseError::Foreign { path })
+        }
+        Err(source) => Err(ReleaseError::Missing { path, source }),
+        Ok(()) if !is_program(&head) => Err(ReleaseError::Foreign { path }),
+        Ok(()) => Ok(()),
     }
 }
 

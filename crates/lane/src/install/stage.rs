@@ -26,9 +26,8 @@ pub(crate) struct StageError {
 pub(crate) fn stage(release: &Release, folder: &Path) -> Result<(), StageError> {
     let mut plan = String::new();
     let bin = make(&folder.join("bin"))?;
-    for program in release.programs() {
-        let name = name_of(&program);
-        let to = bin.join(&name);
+    for (name, program) in release.programs() {
+        let to = bin.join(name);
         fs::copy(&program, &to).map_err(error("copy", &program))?;
         set_mode(&to, 0o755)?;
         plan.push_str(&format!("program {name}\n"));
@@ -64,11 +63,6 @@ fn link_tree(from: &Path, to: &Path) -> Result<(), StageError> {
         }
     }
     Ok(())
-}
-
-fn name_of(program: &Path) -> String {
-    let name = program.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }
 
 fn make(folder: &Path) -> Result<PathBuf, StageError> {

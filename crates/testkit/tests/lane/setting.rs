@@ -97,6 +97,7 @@ impl Setting {
             disk_gib: 50,
             kvm: true,
             extras: BTreeMap::new(),
+            ssh_keys: Vec::new(),
             ssh_from: vec!["192.0.2.7/32".into()],
             ttl: Duration::from_secs(4 * 3600),
             most_milli_usd: None,

@@ -4,10 +4,10 @@ use std::fs;
 use std::process::Command;
 
 use firelane_lane::install::UNITS;
+use firelane_lane::journal::LOG;
 use firelane_lane::{identity, ssh as settings};
 
 use super::place::{known, yard};
-use super::stages::LOG;
 use crate::args::LogsArgs;
 use crate::failure::Failure;
 use crate::say::say;

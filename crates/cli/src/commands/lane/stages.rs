@@ -5,22 +5,22 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write, stderr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use firelane_lane::journal::LOG;
 use firelane_lane::progress::{Event, Progress};
 use indicatif::ProgressBar;
 
 use crate::say::say;
 
-/// Name of the log in a lane's folder.
-pub(super) const LOG: &str = "log";
-
 /// Tells events as they come.
 pub(super) struct Stages {
     json: bool,
     log: Option<Mutex<File>>,
+    /// Where the log is, until it has been told.
+    path: Mutex<Option<PathBuf>>,
     bar: Mutex<Option<ProgressBar>>,
 }
 
@@ -41,6 +41,7 @@ impl Stages {
         Stages {
             json,
             log: log.map(Mutex::new),
+            path: Mutex::new(folder.map(|folder| folder.join(LOG))),
             bar: Mutex::default(),
         }
     }
@@ -68,6 +69,15 @@ impl Stages {
             }
         }
         eprintln!("{}", line(event));
+        if matches!(event, Event::Planned { .. } | Event::Resumed { .. })
+            && let Some(path) = self
+                .path
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+        {
+            eprintln!("log: {}", path.display());
+        }
     }
 }
 

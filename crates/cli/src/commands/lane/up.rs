@@ -60,10 +60,13 @@ fn wish(args: &UpArgs) -> Result<Wish, Failure> {
         Some(folder) => folder.clone(),
         None => beside_us()?,
     };
-    let release = Release::find(&programs).map_err(|error| {
-        Failure::usage(firelane_cloud::causes(&error))
-            .with_remedy("say --programs FOLDER, with the programs of one release")
+    let wrong = |error| Failure::usage(firelane_cloud::causes(&error));
+    let mut release = Release::find(&programs).map_err(|error| {
+        wrong(error).with_remedy("say --programs FOLDER, with the programs of one release")
     })?;
+    if let Some(path) = &args.firecracker {
+        release = release.with_firecracker(path).map_err(wrong)?;
+    }
     Ok(Wish {
         label: args.label.clone(),
         lane: LaneId::from_bits(Uuid::now_v7().as_u128()),
@@ -73,6 +76,7 @@ fn wish(args: &UpArgs) -> Result<Wish, Failure> {
         disk_gib: args.wish.disk_gib,
         kvm: !args.wish.no_kvm,
         extras: extras(&args.wish),
+        ssh_keys: args.ssh_pubkey.iter().cloned().collect(),
         ssh_from: args.wish.ssh_from.clone(),
         ttl: args.ttl,
         most_milli_usd: args.max_spend,
