@@ -11,6 +11,7 @@
 //! | [`error`] | how a call fails: class, and whether it may have had an effect |
 //! | [`retry`] | the one layer that calls again |
 //! | [`registry`] | names and providers |
+//! | [`settings`] | what providers get to know of their user |
 //! | [`http`] | the one client of all providers |
 //! | `script` | providers that are shell scripts |
 //! | `providers` | one file or folder for each that is built in |
@@ -26,6 +27,7 @@ mod providers;
 pub mod registry;
 pub mod retry;
 mod script;
+pub mod settings;
 
 pub use error::{Class, CloudError, Effect};
 pub use machine::{Handle, Machine, MachineState, Spec};

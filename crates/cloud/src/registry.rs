@@ -1,8 +1,6 @@
 //! Names and providers.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::CloudError;
 use crate::provider::Provider;
@@ -10,6 +8,7 @@ use crate::providers::aws;
 use crate::providers::existing::Existing;
 use crate::providers::local::Local;
 use crate::script::Script;
+pub use crate::settings::Settings;
 
 /// Makes one provider of what its user has set. Changes nothing and asks nobody.
 type Open = fn(&Settings) -> Result<Box<dyn Provider>, CloudError>;
@@ -40,35 +39,6 @@ const PROVIDERS: &[Entry] = &[
         open: |settings| Ok(Box::new(Local::new(settings))),
     },
 ];
-
-/// What providers get to know of their user: variables of the environment, and where to keep things.
-#[derive(Clone)]
-pub struct Settings {
-    /// Variables, for example `AWS_SUBNET_ID`, and `FIRELANE_AWS_ENDPOINT` in place of the
-    /// provider's own address.
-    pub variables: BTreeMap<String, String>,
-    /// Folder for what a provider keeps on this machine. It may be missing.
-    pub state: PathBuf,
-}
-
-/// Names only: values may be secret.
-impl fmt::Debug for Settings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Settings")
-            .field("variables", &self.variables.keys())
-            .field("state", &self.state)
-            .finish()
-    }
-}
-
-impl Settings {
-    /// A variable that is set and not empty.
-    pub fn variable(&self, name: &str) -> Option<&str> {
-        let value = self.variables.get(name)?;
-        (!value.is_empty()).then_some(value.as_str())
-    }
-}
 
 /// Why there is no such provider.
 #[derive(Debug, thiserror::Error)]

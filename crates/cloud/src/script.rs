@@ -34,7 +34,7 @@ use crate::error::{Class, CloudError};
 use crate::machine::{Handle, Machine, MachineState, Spec};
 use crate::marker::Which;
 use crate::provider::{Capabilities, Check, Provider, Quote, Step, Swept, UserData, Verdict};
-use crate::registry::Settings;
+use crate::settings::Settings;
 
 /// What every script has.
 const FUNCTIONS: [&str; 4] = [

@@ -10,7 +10,7 @@ use super::credentials::Chain;
 use super::params::Params;
 use crate::error::{Class, CloudError, Effect};
 use crate::http::Endpoint;
-use crate::registry::Settings;
+use crate::settings::Settings;
 
 /// A client of a listener that answers each request with this.
 async fn client(status: u16, body: &str) -> Client {

@@ -52,7 +52,7 @@ use crate::http::Endpoint;
 use crate::machine::{Handle, Machine, Spec};
 use crate::marker::Which;
 use crate::provider::{Capabilities, Check, Provider, Quote, Step, Swept, UserData};
-use crate::registry::Settings;
+use crate::settings::Settings;
 
 /// As typed after `--provider`.
 pub(crate) const NAME: &str = "aws";

@@ -37,7 +37,7 @@ use crate::error::{Class, CloudError};
 use crate::machine::{Handle, Machine, Spec};
 use crate::marker::Which;
 use crate::provider::{Capabilities, Check, Provider, Quote, Step, Swept, UserData, Verdict};
-use crate::registry::Settings;
+use crate::settings::Settings;
 
 pub(crate) const NAME: &str = "local";
 /// Programs that it needs, each with its Debian package.

@@ -12,7 +12,7 @@ use super::process::Written;
 use super::{NAME, failed};
 use crate::error::CloudError;
 use crate::http::{Http, Method, Reply, Request, Url};
-use crate::registry::Settings;
+use crate::settings::Settings;
 
 const ADDRESS: &str = "http://169.254.169.254/";
 /// It is on the machine itself: it answers at once, or there is none.

@@ -22,7 +22,7 @@ use aws_credential_types::Credentials;
 
 use super::NAME;
 use crate::error::{Class, CloudError};
-use crate::registry::Settings;
+use crate::settings::Settings;
 pub(super) use profile::Profile;
 
 /// Credentials are renewed that long before they expire.

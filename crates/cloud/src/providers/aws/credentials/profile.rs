@@ -13,7 +13,7 @@ use aws_credential_types::Credentials;
 
 use super::{failed, process};
 use crate::error::CloudError;
-use crate::registry::Settings;
+use crate::settings::Settings;
 
 /// Largest file that is read.
 const MOST_BYTES: u64 = 1 << 20;

@@ -1,0 +1,203 @@
+//! Step by step to the end, or back.
+
+use std::future::Future;
+
+use firelane_cloud::Spec;
+use firelane_model::lane::{Lane, Record, Stage, Step, Terms};
+use tokio::time::Instant;
+
+use super::error::{Then, UpError};
+use super::plan::{plan, prepare_spec};
+use super::wish::{OnError, Wish};
+use crate::crew::{Crew, StepError};
+use crate::down;
+use crate::journal::Journal;
+use crate::progress::Event;
+use crate::steps::verify::{Row, Verdict};
+use crate::steps::{create, deploy, prepare, reach, sync, verify};
+
+/// A host that works.
+#[derive(Clone, Debug)]
+pub struct Up {
+    /// The lane.
+    pub lane: Lane,
+    /// What was verified by this call; nothing if it was verified before.
+    pub rows: Vec<Row>,
+}
+
+/// Brings a lane as far as it goes. `interrupted` ends when its user wants it to stop; what was
+/// begun is then undone or kept as [`Wish::on_error`] says.
+pub async fn up(
+    crew: &Crew<'_>,
+    wish: &Wish,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Up, UpError> {
+    let mut journal = crew.yard.take(&wish.label)?;
+    if journal
+        .lane()
+        .is_some_and(|lane| lane.stage == Stage::Retired)
+    {
+        journal.put_aside()?;
+        journal = crew.yard.take(&wish.label)?;
+    }
+    let known = journal.lane().cloned();
+    let folder = journal.folder().to_owned();
+    let prepared = prepare_spec(crew, wish, known.as_ref(), &folder).await;
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(nothing_begun(journal, error)),
+    };
+    let terms = terms(&prepared.spec, crew.provider.name());
+    match &known {
+        Some(lane) => {
+            resumable(lane, &terms)?;
+            let (label, stage) = (lane.label.clone(), lane.stage);
+            crew.progress.tell(&Event::Resumed { label, stage });
+        }
+        None => {
+            if let Err(error) = plan(crew, wish, &prepared, terms, &mut journal).await {
+                return Err(nothing_begun(journal, error));
+            }
+        }
+    }
+    let ours = known.is_none_or(|lane| !lane.maybe_made);
+    forward(crew, wish, &prepared.spec, journal, ours, interrupted).await
+}
+
+/// Nothing was asked for: no trace of the attempt stays.
+fn nothing_begun(journal: Journal, error: UpError) -> UpError {
+    if journal.lane().is_none()
+        && let Err(error) = journal.put_aside()
+    {
+        tracing::warn!(%error, "files of a lane that was never planned are left");
+    }
+    error
+}
+
+fn resumable(lane: &Lane, terms: &Terms) -> Result<(), UpError> {
+    let label = lane.label.clone();
+    if lane.stage == Stage::Expiring {
+        return Err(UpError::Expiring { label });
+    }
+    let differences = lane.terms.differences(terms);
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(UpError::Differs { label, differences })
+    }
+}
+
+fn terms(spec: &Spec, provider: &str) -> Terms {
+    Terms {
+        provider: provider.to_owned(),
+        region: spec.region.clone(),
+        instance_type: spec.instance_type.clone(),
+        disk_gib: spec.disk_gib,
+        kvm: spec.kvm,
+        extras: spec.extras.clone(),
+    }
+}
+
+/// Step by step to the end.
+async fn forward(
+    crew: &Crew<'_>,
+    wish: &Wish,
+    spec: &Spec,
+    mut journal: Journal,
+    ours: bool,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Up, UpError> {
+    let mut interrupted = std::pin::pin!(interrupted);
+    let mut rows = Vec::new();
+    loop {
+        let lane = journal.lane().cloned().expect("it is planned");
+        let Some(step) = lane.stage.next() else {
+            return Ok(Up { lane, rows });
+        };
+        journal.write(Record::Begun { step })?;
+        crew.progress.tell(&Event::Begun { step });
+        let begun = Instant::now();
+        let done = tokio::select! {
+            biased;
+            () = &mut interrupted => Err(StepError::Interrupted),
+            done = one(crew, wish, spec, &mut journal, step, lane.maybe_made, &mut rows) => done,
+        };
+        match done {
+            Ok(()) => {
+                journal.write(Record::Done { step })?;
+                let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                crew.progress.tell(&Event::Done { step, ms });
+            }
+            Err(cause) => {
+                return Err(failed(crew, wish, journal, ours, step, cause, rows).await);
+            }
+        }
+    }
+}
+
+async fn one(
+    crew: &Crew<'_>,
+    wish: &Wish,
+    spec: &Spec,
+    journal: &mut Journal,
+    step: Step,
+    again: bool,
+    rows: &mut Vec<Row>,
+) -> Result<(), StepError> {
+    let lane = journal.lane().cloned().expect("it is planned");
+    match step {
+        Step::Create => create::create(crew, journal, spec, again).await,
+        Step::Reach => reach::log_in(crew, &lane, step).await.map(drop),
+        Step::Prepare => prepare::prepare(crew, &lane).await,
+        Step::Sync => sync::sync(crew, &lane, &wish.release).await,
+        Step::Deploy => deploy::deploy(crew, &lane).await,
+        Step::Verify => {
+            *rows = verify::verify(crew, &lane, true).await?;
+            match rows
+                .iter()
+                .filter(|row| row.verdict == Verdict::Fail)
+                .count()
+            {
+                0 => Ok(()),
+                failed => Err(StepError::Unverified(failed)),
+            }
+        }
+        Step::Retire => Ok(()),
+    }
+}
+
+/// Tells it, writes it down, and gives back what was made by this call.
+async fn failed(
+    crew: &Crew<'_>,
+    wish: &Wish,
+    mut journal: Journal,
+    ours: bool,
+    step: Step,
+    cause: StepError,
+    rows: Vec<Row>,
+) -> UpError {
+    crew.progress.tell(&Event::Failed {
+        step,
+        cause: cause.to_string(),
+        remedy: cause.remedy(),
+    });
+    let record = Record::Failed {
+        step,
+        cause: cause.to_string(),
+    };
+    let written = journal.write(record).map(drop);
+    let then = match written {
+        Err(error) => Then::Left(Box::new(error.into())),
+        Ok(()) if wish.on_error == OnError::Keep || !ours => Then::Kept,
+        Ok(()) => match down::retire(crew, journal).await {
+            Ok(()) => Then::GivenBack,
+            Err(error) => Then::Left(Box::new(error)),
+        },
+    };
+    UpError::Step {
+        step,
+        cause,
+        then,
+        rows,
+    }
+}
