@@ -1,7 +1,9 @@
 //! What a lane asks of a provider.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
-use firelane_model::lane::Label;
+use firelane_model::lane::{Label, LaneId};
 use serde::Serialize;
 
 use crate::error::CloudError;
@@ -43,9 +45,10 @@ pub trait Provider: Send + Sync {
     async fn create(&self, spec: &Spec) -> Result<Machine, CloudError>;
 
     /// Where a machine of this label is to be found if there is one, for a provider that does not
-    /// [list](Capabilities::lists) its machines and knows them by their label.
-    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
-        let _ = (label, region);
+    /// [list](Capabilities::lists) its machines and knows them by their label. Without a lane, that of
+    /// whoever has the label.
+    fn handle_of(&self, label: &Label, lane: Option<LaneId>, region: &str) -> Option<Handle> {
+        let _ = (label, lane, region);
         None
     }
 
@@ -80,6 +83,8 @@ pub struct Capabilities {
     pub makes_machines: bool,
     /// Machines can be found by their marker.
     pub lists: bool,
+    /// How long it may not tell of a machine that it has made.
+    pub tells_late: Duration,
     /// It ends machines by itself when their time is over.
     pub native_ttl: bool,
     /// A machine that shuts itself down is given back, and costs nothing any more.
@@ -183,8 +188,8 @@ impl Provider for Box<dyn Provider> {
         (**self).capabilities()
     }
 
-    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
-        (**self).handle_of(label, region)
+    fn handle_of(&self, label: &Label, lane: Option<LaneId>, region: &str) -> Option<Handle> {
+        (**self).handle_of(label, lane, region)
     }
 
     async fn default_region(&self) -> Result<String, CloudError> {

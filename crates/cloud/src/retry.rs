@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use firelane_model::bucket::{Rate, TokenBucket};
-use firelane_model::lane::Label;
+use firelane_model::lane::{Label, LaneId};
 use firelane_model::time::Moment;
 use tokio::time::Instant;
 
@@ -176,8 +176,8 @@ impl<P: Provider> Provider for Retrying<P> {
         self.inner.capabilities()
     }
 
-    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
-        self.inner.handle_of(label, region)
+    fn handle_of(&self, label: &Label, lane: Option<LaneId>, region: &str) -> Option<Handle> {
+        self.inner.handle_of(label, lane, region)
     }
 
     async fn default_region(&self) -> Result<String, CloudError> {

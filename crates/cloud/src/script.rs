@@ -7,12 +7,13 @@
 //! provider_up()   { ...; }   # LABEL FILE: makes a machine that runs the cloud-init document FILE,
 //!                            # prints its address, or ADDRESS:PORT, and nothing else
 //! provider_down() { ...; }   # LABEL, or an empty argument for all that has the tag mvm-ephemeral=true;
-//!                            # what is gone is fine
+//!                            # what is gone is fine. If LANE is not empty, only what that lane made:
+//!                            # somebody else may have a machine with the same label
 //! ```
 //!
 //! bash reads the file, and nothing is called unless all four are there. A function gets a new, small
 //! environment: `PATH`, `HOME`, `LANG`; `REGION`, `INSTANCE_TYPE`, `BOOT_DISK_SIZE` (GiB), `SSH_PUBKEY`,
-//! `EXPIRES` (seconds since the Unix epoch) and `OWNER` of the lane; and those variables of its user that
+//! `EXPIRES` (seconds since the Unix epoch), `OWNER` and `LANE` of the lane; and those variables of its user that
 //! a line `# environment:` names. What it writes to stderr is shown as it comes; what it writes to stdout
 //! is its answer and nothing more. One that takes too long, or whose lane is interrupted, is killed with
 //! everything that it started. After an `up` that failed in any way `down` is called with the label.
@@ -24,7 +25,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use firelane_model::lane::Label;
+use firelane_model::lane::{Label, LaneId};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -72,7 +73,7 @@ const LACKING: i32 = 121;
 
 /// A script, as a provider.
 pub(crate) struct Script {
-    /// As it was typed: the same script is another provider under another name.
+    /// Its path from the root: the same script is one provider, from wherever it is named.
     name: String,
     path: PathBuf,
     environment: BTreeMap<String, String>,
@@ -103,7 +104,7 @@ impl Script {
             }
         }
         Ok(Script {
-            name: name.to_owned(),
+            name: path.to_string_lossy().into_owned(),
             path,
             environment,
         })
@@ -184,11 +185,13 @@ impl Script {
         Ok(answer)
     }
 
-    fn handle(&self, label: &Label, region: &str) -> Handle {
+    /// A script's machines have no ids: a label and, where it is known, the lane.
+    fn handle(&self, label: &Label, lane: Option<LaneId>, region: &str) -> Handle {
+        let lane = lane.map_or_else(String::new, |lane| format!("@{lane}"));
         Handle {
             provider: self.name.clone(),
             region: region.to_owned(),
-            id: label.to_string(),
+            id: format!("{label}{lane}"),
         }
     }
 
@@ -206,7 +209,7 @@ impl Script {
                 .with_remedy("a script prints the machine's address on stdout, and nothing else"));
         };
         Ok(Machine {
-            handle: self.handle(&spec.label, &spec.region),
+            handle: self.handle(&spec.label, Some(spec.lane), &spec.region),
             state: MachineState::Running,
             address: Some(address.to_owned()),
             ssh_port,
@@ -236,6 +239,7 @@ fn of_lane(spec: &Spec) -> BTreeMap<&'static str, String> {
         ("SSH_PUBKEY", spec.ssh_key.clone()),
         ("EXPIRES", spec.expires.since_origin().as_secs().to_string()),
         ("OWNER", spec.owner.clone()),
+        ("LANE", spec.lane.to_string()),
     ])
 }
 
@@ -256,14 +260,15 @@ impl Provider for Script {
             }),
             makes_machines: true,
             lists: false,
+            tells_late: Duration::ZERO,
             native_ttl: false,
             shutdown_ends_billing: false,
             firewall: false,
         }
     }
 
-    fn handle_of(&self, label: &Label, region: &str) -> Option<Handle> {
-        Some(self.handle(label, region))
+    fn handle_of(&self, label: &Label, lane: Option<LaneId>, region: &str) -> Option<Handle> {
+        Some(self.handle(label, lane, region))
     }
 
     async fn default_region(&self) -> Result<String, CloudError> {
@@ -305,7 +310,7 @@ impl Provider for Script {
             Ok(machine) => return Ok(machine),
             Err(error) => error,
         };
-        let handle = self.handle(&spec.label, &spec.region);
+        let handle = self.handle(&spec.label, Some(spec.lane), &spec.region);
         match self.delete(&handle).await {
             Ok(()) => Err(CloudError {
                 effect: crate::Effect::None,
@@ -328,8 +333,9 @@ impl Provider for Script {
     }
 
     async fn delete(&self, handle: &Handle) -> Result<(), CloudError> {
-        let of_lane = BTreeMap::from([("REGION", handle.region.clone())]);
-        let label = handle.id.as_str();
+        let (label, lane) = handle.id.split_once('@').unwrap_or((&handle.id, ""));
+        let of_lane =
+            BTreeMap::from([("REGION", handle.region.clone()), ("LANE", lane.to_owned())]);
         self.call("provider_down", &[label], &of_lane, WORK)
             .await
             .map(drop)

@@ -102,7 +102,9 @@ async fn the_four_functions_are_called_with_what_they_are_promised() {
     assert_eq!(machine.address.as_deref(), Some("192.0.2.9"));
     assert_eq!(place.log(), "up mine here #cloud-config {}\n");
 
-    let handle = provider.handle_of(&spec().label, "here").unwrap();
+    let handle = provider
+        .handle_of(&spec().label, Some(spec().lane), "here")
+        .unwrap();
     assert_eq!(handle, machine.handle);
     provider.delete(&handle).await.unwrap();
     assert!(place.log().ends_with("down [mine]\n"));

@@ -77,6 +77,9 @@ pub enum StepError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Everything is given back.
+    #[error("everything is given back, and that cannot be written down")]
+    Unwritten(#[source] JournalError),
     /// The keys.
     #[error(transparent)]
     Identity(#[from] IdentityError),

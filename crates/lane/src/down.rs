@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use firelane_cloud::Handle;
 use firelane_cloud::marker::Which;
+use firelane_cloud::{Handle, Machine};
 use firelane_model::lane::{Label, Record, Stage, Step};
 use firelane_model::time::Moment;
 use tokio::time::Instant;
@@ -64,7 +64,7 @@ impl Down {
     }
 
     async fn give_back(&mut self, crew: &Crew<'_>, handle: Handle) {
-        match give_back(crew, &handle).await {
+        match give_back(crew, &handle, false).await {
             Ok(()) => self.machines.push(handle),
             Err(error) => self.left.push((handle.to_string(), error)),
         }
@@ -75,6 +75,8 @@ impl Down {
 /// and has none here. One that fails does not keep the others.
 pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
     let mut down = Down::default();
+    // Lanes whose provider has failed already.
+    let mut failed = Vec::new();
     for (label, lane) in crew.yard.lanes()? {
         let meant = match &lane {
             Ok(lane) if lane.terms.provider == crew.provider.name() => {
@@ -93,65 +95,101 @@ pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
         };
         match ended {
             Ok(()) => down.retired.push(label),
-            Err(error) => down.left.push((format!("the lane {label}"), error)),
-        }
-    }
-    if !crew.provider.capabilities().lists {
-        return Ok(down);
-    }
-    for machine in crew.provider.list(&chosen.which()).await? {
-        // The marker without a label: somebody's hand was in it, and it is still ours to remove.
-        let Some(mark) = &machine.mark else {
-            if *chosen == Chosen::All {
-                down.give_back(crew, machine.handle).await;
+            Err(error) => {
+                let what = format!("the lane {label}");
+                // What is wrong with a journal says nothing about the machine.
+                if !matches!(error, StepError::Journal(_)) {
+                    failed.push(label);
+                }
+                down.left.push((what, error));
             }
-            continue;
-        };
-        // A lane that was left above is told of once.
-        let told = down
-            .left
-            .iter()
-            .any(|(what, _)| *what == format!("the lane {}", mark.label));
-        if told || !chosen.means(&mark.label, mark.created, mark.expires) {
-            continue;
         }
-        down.give_back(crew, machine.handle).await;
+    }
+    if crew.provider.capabilities().lists {
+        match crew.provider.list(&chosen.which()).await {
+            Ok(machines) => by_marker(crew, chosen, machines, &failed, &mut down).await,
+            Err(error) => {
+                let what = "whatever carries the marker".to_owned();
+                down.left.push((what, error.into()));
+            }
+        }
+    } else if let Chosen::Label(label) = chosen
+        && down.is_nothing()
+    {
+        by_label(crew, label, &mut down).await?;
     }
     match chosen {
         // What is beside machines is shared: it goes when no machine uses it any more.
         Chosen::Label(_) if down.is_nothing() => {}
-        _ => sweep(crew, &chosen.which()).await?,
+        // A provider that does not list could not tell what of all is old.
+        Chosen::Older(_) | Chosen::Expired if !crew.provider.capabilities().lists => {}
+        _ => sweep(crew, &chosen.which()).await,
     }
     Ok(down)
 }
 
-/// Gives one lane back, from whatever stage, and puts its journal aside.
+/// Machines that carry the marker, and have no journal here that could be followed.
+async fn by_marker(
+    crew: &Crew<'_>,
+    chosen: &Chosen,
+    machines: Vec<Machine>,
+    failed: &[Label],
+    down: &mut Down,
+) {
+    for machine in machines {
+        // The marker without a label: somebody's hand was in it, and it is still ours to remove.
+        let meant = match &machine.mark {
+            None => *chosen == Chosen::All,
+            Some(mark) => {
+                // One that its provider would not give back is told of once.
+                !failed.contains(&mark.label)
+                    && chosen.means(&mark.label, mark.created, mark.expires)
+            }
+        };
+        if meant {
+            down.give_back(crew, machine.handle).await;
+        }
+    }
+}
+
+/// The machine of a label, at a provider that knows nothing else of it.
+async fn by_label(crew: &Crew<'_>, label: &Label, down: &mut Down) -> Result<(), StepError> {
+    let region = crew.provider.default_region().await?;
+    if let Some(handle) = crew.provider.handle_of(label, None, &region) {
+        down.give_back(crew, handle).await;
+    }
+    Ok(())
+}
+
+/// Gives one lane back, from whatever stage, and puts its journal aside. A journal that cannot be written
+/// does not keep the machine.
 pub(crate) async fn retire(crew: &Crew<'_>, mut journal: Journal) -> Result<(), StepError> {
     let step = Step::Retire;
     let Some(lane) = journal.lane().cloned() else {
         return Ok(journal.put_aside()?);
     };
     if lane.stage != Stage::Retired {
-        journal.write(Record::Begun { step })?;
+        let unwritten = journal.write(Record::Begun { step }).err();
         crew.progress.tell(&Event::Begun { step });
         let begun = Instant::now();
-        let lane = journal.lane().cloned().unwrap_or(lane);
         if let Err(error) = retire::retire(crew, &lane).await {
             let cause = error.to_string();
-            journal.write(Record::Failed {
-                step,
-                cause: cause.clone(),
-            })?;
             crew.progress.tell(&Event::Failed {
                 step,
-                cause,
+                cause: cause.clone(),
                 remedy: error.remedy(),
             });
+            if unwritten.is_none() {
+                journal.write(Record::Failed { step, cause })?;
+            }
             return Err(error);
         }
-        journal.write(Record::Done { step })?;
         let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         crew.progress.tell(&Event::Done { step, ms });
+        match unwritten {
+            None => journal.write(Record::Done { step })?,
+            Some(error) => return Err(StepError::Unwritten(error)),
+        };
     }
     Ok(journal.put_aside()?)
 }

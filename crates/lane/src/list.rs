@@ -13,8 +13,8 @@ use crate::journal::{JournalError, Yard, now};
 /// One lane, or one machine that none of the journals here knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// Its name.
-    pub label: Label,
+    /// Its name. None: a machine with the marker that lost its label.
+    pub label: Option<Label>,
     /// Name of the provider.
     pub provider: String,
     /// Region, in the provider's words.
@@ -72,7 +72,8 @@ pub fn entries(
             Ok(lane) if lane.terms.provider == provider => lane,
             Ok(_) => continue,
             Err(error) => {
-                tracing::warn!(%label, error = %firelane_cloud::causes(&error), "a journal cannot be read");
+                let error = firelane_cloud::causes(&error);
+                tracing::warn!(%label, %error, "a journal cannot be read");
                 continue;
             }
         };
@@ -91,23 +92,27 @@ pub fn entries(
         };
         entries.push(of_journal(&lane, machine, standing, remark, now));
     }
-    entries.extend(machines.values().filter_map(|machine| orphan(machine, now)));
+    entries.extend(machines.values().map(|machine| orphan(machine, now)));
     entries.sort_by(|one, other| (&one.label, one.age_s).cmp(&(&other.label, other.age_s)));
     Ok(entries)
 }
 
-/// The same, with the provider asked.
-pub async fn list(yard: &Yard, provider: &dyn Provider) -> Result<Vec<Entry>, JournalError> {
+/// The same, with the provider asked; and why it could not be asked, if it could not.
+pub async fn list(
+    yard: &Yard,
+    provider: &dyn Provider,
+) -> Result<(Vec<Entry>, Option<CloudError>), JournalError> {
     let lists = provider.capabilities().lists;
     let asked = if lists {
         provider.list(&Which::All).await
     } else {
         Ok(Vec::new())
     };
-    match asked {
-        Ok(machines) => entries(yard, provider.name(), Ok(&machines), lists),
-        Err(error) => entries(yard, provider.name(), Err(&error), lists),
-    }
+    let name = provider.name();
+    Ok(match asked {
+        Ok(machines) => (entries(yard, name, Ok(&machines), lists)?, None),
+        Err(error) => (entries(yard, name, Err(&error), lists)?, Some(error)),
+    })
 }
 
 fn compare(lane: &Lane, machine: Option<&Machine>) -> (Standing, Option<String>) {
@@ -136,7 +141,7 @@ fn of_journal(
     now: Moment,
 ) -> Entry {
     Entry {
-        label: lane.label.clone(),
+        label: Some(lane.label.clone()),
         provider: lane.terms.provider.clone(),
         region: lane.terms.region.clone(),
         instance_type: lane.terms.instance_type.clone(),
@@ -151,25 +156,24 @@ fn of_journal(
     }
 }
 
-fn orphan(machine: &Machine, now: Moment) -> Option<Entry> {
-    let mark = machine.mark.as_ref()?;
-    let owner = if mark.owner.is_empty() {
-        "nobody"
-    } else {
-        &mark.owner
-    };
-    Some(Entry {
-        label: mark.label.clone(),
+fn orphan(machine: &Machine, now: Moment) -> Entry {
+    let mark = machine.mark.as_ref();
+    let owner = mark.map_or("", |mark| mark.owner.as_str());
+    let owner = if owner.is_empty() { "nobody" } else { owner };
+    let created = mark.and_then(|mark| mark.created);
+    let expires = mark.and_then(|mark| mark.expires);
+    Entry {
+        label: mark.map(|mark| mark.label.clone()),
         provider: machine.handle.provider.clone(),
         region: machine.handle.region.clone(),
         instance_type: machine.instance_type.clone(),
         address: machine.address.clone(),
         stage: None,
         machine: Some(machine.state),
-        age_s: mark.created.map(|created| now.since(created).as_secs()),
-        left_s: mark.expires.map(|expires| expires.since(now).as_secs()),
+        age_s: created.map(|created| now.since(created).as_secs()),
+        left_s: expires.map(|expires| expires.since(now).as_secs()),
         milli_usd: None,
         standing: Standing::Orphan,
         remark: Some(format!("made by {owner}; no journal here knows it")),
-    })
+    }
 }

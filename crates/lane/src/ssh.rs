@@ -10,6 +10,7 @@
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -48,6 +49,7 @@ fn config(door: &Door) -> String {
         format!("HostName {}", door.address),
         format!("Port {}", door.port),
         "BatchMode yes".to_owned(),
+        format!("ConnectTimeout {}", CONNECT.as_secs()),
         // A host that is rebooted, or an answer of four minutes: 30 s, 240 times, is two hours.
         "ServerAliveInterval 30".to_owned(),
         "ServerAliveCountMax 240".to_owned(),
@@ -98,6 +100,12 @@ pub struct Ssh;
 #[async_trait]
 impl Access for Ssh {
     async fn open(&self, door: &Door) -> Result<Box<dyn Host>, HostError> {
+        if let Some(text) = strange(door) {
+            return Err(HostError::Failed {
+                what: "the settings of the login".into(),
+                cause: format!("{text:?} cannot be a part of them"),
+            });
+        }
         let config = write_config(door).map_err(|error| HostError::Failed {
             what: format!("cannot write {} to {}", CONFIG, door.folder.display()),
             cause: error.to_string(),
@@ -127,6 +135,25 @@ impl Access for Ssh {
     }
 }
 
+/// What would be more than one value in the file of settings.
+fn strange(door: &Door) -> Option<&str> {
+    let own = match &door.keys {
+        Keys::Planted => [None, None],
+        Keys::Own {
+            identity,
+            known_hosts,
+        } => [identity.as_deref(), known_hosts.as_deref()],
+    };
+    let login = door.login.as_deref();
+    let is_word = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    let is_path = |text: &str| !text.contains(|c: char| c.is_control() || c == '"');
+    let login = login.filter(|login| !is_word(login) || login.starts_with('-'));
+    login.or_else(|| own.into_iter().flatten().find(|path| !is_path(path)))
+}
+
 fn refused(door: &Door, error: &openssh::Error) -> HostError {
     let cause = causes(error);
     let address = format!("{}:{}", door.address, door.port);
@@ -151,7 +178,11 @@ impl Host for OverSsh {
         let ended = timeout(command.deadline, self.carry_out(command)).await;
         match ended {
             Ok(Ok(output)) => Ok(output),
-            Ok(Err(cause)) => Err(HostError::Failed { what, cause }),
+            Ok(Err(Broken::Off(cause))) => Err(HostError::Unreachable {
+                address: self.alias.clone(),
+                cause,
+            }),
+            Ok(Err(Broken::Failed(cause))) => Err(HostError::Failed { what, cause }),
             Err(_) => Err(HostError::Late {
                 what,
                 after: command.deadline,
@@ -202,19 +233,41 @@ impl Host for OverSsh {
     }
 }
 
+/// Why a command did not come to its end.
+enum Broken {
+    /// The connection.
+    Off(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl From<openssh::Error> for Broken {
+    fn from(error: openssh::Error) -> Self {
+        use openssh::Error::{Connect, Disconnected, Master, RemoteProcessTerminated};
+
+        let cause = causes(&error);
+        match error {
+            Disconnected | RemoteProcessTerminated | Master(_) | Connect(_) => Self::Off(cause),
+            _ => Self::Failed(cause),
+        }
+    }
+}
+
 impl OverSsh {
-    async fn carry_out(&self, command: &Command) -> Result<Output, String> {
+    async fn carry_out(&self, command: &Command) -> Result<Output, Broken> {
         let words = ["sudo", "-n", "--"].map(str::to_owned);
         let words = if command.root { &words[..] } else { &[] };
         let mut words = words.iter().chain(&command.words);
-        let program = words.next().ok_or("no program")?;
+        let program = words
+            .next()
+            .ok_or_else(|| Broken::Failed("no program".into()))?;
         let mut remote = self.session.command(program);
         remote
             .args(words)
             .stdin(openssh::Stdio::piped())
             .stdout(openssh::Stdio::piped())
             .stderr(openssh::Stdio::piped());
-        let mut child = remote.spawn().await.map_err(|error| causes(&error))?;
+        let mut child = remote.spawn().await?;
         let stdin = child.stdin().take();
         let (stdout, stderr) = (child.stdout().take(), child.stderr().take());
         let feed = async {
@@ -225,17 +278,19 @@ impl OverSsh {
         };
         let (ended, (), stdout, stderr) =
             tokio::join!(child.wait(), feed, collect(stdout), collect(stderr));
-        let status = ended.map_err(|error| causes(&error))?;
-        let code = {
-            use std::os::unix::process::ExitStatusExt;
-            status
+        let code = match ended {
+            Ok(status) => status
                 .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            // As a shell says that there is no such program.
+            Err(openssh::Error::Remote(error)) if error.kind() == io::ErrorKind::NotFound => 127,
+            Err(error) => return Err(error.into()),
         };
+        let failed = |error: io::Error| Broken::Failed(error.to_string());
         Ok(Output {
             code,
-            stdout: stdout.map_err(|error| error.to_string())?,
-            stderr: stderr.map_err(|error| error.to_string())?,
+            stdout: stdout.map_err(failed)?,
+            stderr: stderr.map_err(failed)?,
         })
     }
 }

@@ -124,8 +124,11 @@ pub struct DownArgs {
 
 /// Arguments of `firelane list`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 every provider was asked; 1 one could not be, or a journal cannot be read."
+)]
 pub struct ListArgs {
-    /// Ask every provider that can be asked, and not only those of the lanes that this machine knows
+    /// Those that are over too, with what they have cost
     #[arg(long)]
     pub all: bool,
     /// As JSON

@@ -4,6 +4,8 @@
 //! installed; who may log in, and which key the machine shows, is what its user's own SSH settings
 //! say.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::error::{Class, CloudError};
@@ -86,6 +88,7 @@ impl Provider for Existing {
             user_data: None,
             makes_machines: false,
             lists: false,
+            tells_late: Duration::ZERO,
             native_ttl: false,
             shutdown_ends_billing: false,
             firewall: false,

@@ -144,6 +144,7 @@ mod tests {
             }),
             makes_machines: true,
             lists: true,
+            tells_late: Duration::ZERO,
             native_ttl: false,
             shutdown_ends_billing,
             firewall: true,

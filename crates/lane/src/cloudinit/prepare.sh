@@ -39,6 +39,33 @@ try() { # COMMAND...
     fi
 }
 
+# First of all: whatever fails below, or whoever waits for it is gone, this machine ends.
+begin end
+if [ -n "$ENDS" ] && [ "$ENDS" -le "$(date +%s)" ]; then
+    # A timer of a time that is over would never come.
+    systemctl --no-block poweroff
+    fail 'the time of this machine is over'
+elif [ -n "$ENDS" ]; then
+    cat >/etc/systemd/system/firelane-end.service <<EOF
+[Unit]
+Description=The time of this machine is over
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/systemctl --no-block poweroff
+EOF
+    cat >/etc/systemd/system/firelane-end.timer <<EOF
+[Unit]
+Description=When the time of this machine is over
+[Timer]
+OnCalendar=$(date -u -d "@$ENDS" '+%Y-%m-%d %H:%M:%S UTC')
+Persistent=yes
+[Install]
+WantedBy=timers.target
+EOF
+    try systemctl daemon-reload
+    try systemctl enable --now firelane-end.timer
+fi
+
 begin packages
 missing=
 for pair in curl:curl rsync:rsync python3:python3 sudo:sudo qemu-system-x86_64:qemu-system-x86; do
@@ -61,28 +88,6 @@ if [ -n "$ROOT_KEY" ]; then
     printf '%s\n' "$ROOT_KEY" >/root/.ssh/authorized_keys.new
     chmod 0600 /root/.ssh/authorized_keys.new
     mv /root/.ssh/authorized_keys.new /root/.ssh/authorized_keys
-fi
-
-begin end
-if [ -n "$ENDS" ]; then
-    cat >/etc/systemd/system/firelane-end.service <<EOF
-[Unit]
-Description=The time of this machine is over
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/systemctl --no-block poweroff
-EOF
-    cat >/etc/systemd/system/firelane-end.timer <<EOF
-[Unit]
-Description=When the time of this machine is over
-[Timer]
-OnCalendar=$(date -u -d "@$ENDS" '+%Y-%m-%d %H:%M:%S UTC')
-Persistent=yes
-[Install]
-WantedBy=timers.target
-EOF
-    try systemctl daemon-reload
-    try systemctl enable --now firelane-end.timer
 fi
 
 begin kvm

@@ -34,7 +34,12 @@ folder() { # PATH MODE OWNER
 }
 
 place() { # FROM TO MODE OWNER : whole or not at all
-    [ -e "$2" ] || note file "$2"
+    if [ ! -e "$2" ]; then
+        note file "$2"
+    elif ! grep -qxF "file $2" "$manifest" && ! cmp -s "$1" "$2"; then
+        printf '%s is there already, and was not put there by a lane\n' "$2" >&2
+        exit 1
+    fi
     if ! cmp -s "$1" "$2"; then
         cp "$1" "$2.new"
         chmod "$3" "$2.new"

@@ -34,8 +34,9 @@ use crate::access::{Command, Host};
 use crate::crew::StepError;
 use crate::steps::reach::must;
 
-/// Folder on the machine that is sent to.
-pub const INCOMING: &str = "/var/tmp/firelane-incoming";
+/// Folder on the machine that is sent to: root's alone, below a folder in which nobody else can make one, because root runs
+/// what is in it.
+pub const INCOMING: &str = "/var/lib/firelane-incoming";
 /// What the last deploy came to: `ready`, or `failed: STEP`.
 pub const DEPLOY_STATUS: &str = "/etc/firelane/deploy-status";
 /// What was not there before, on the machine.

@@ -7,7 +7,7 @@ set -eu
 etc=/etc/firelane
 manifest=$etc/manifest
 # What was sent, whether or not it was installed.
-rm -rf /var/tmp/firelane-incoming
+rm -rf /var/lib/firelane-incoming
 if [ ! -e "$manifest" ]; then
     echo 'nothing to remove'
     exit 0
@@ -29,12 +29,14 @@ done
 sed -n 's/^group //p' "$manifest" | while read -r group; do
     if getent group "$group" >/dev/null; then groupdel "$group"; fi
 done
-# The deepest first. What is in them came from us: they were not there before.
+# The deepest first. Only the service's own folder is ours with all that is in it; others may have been used since.
 sed -n 's/^folder //p' "$manifest" | sort -r | while read -r path; do
-    [ "$path" = "$etc" ] || rm -rf "$path"
+    case $path in
+    /var/lib/firelane/serve) rm -rf "$path" ;;
+    "$etc") ;;
+    *) rmdir --ignore-fail-on-non-empty "$path" ;;
+    esac
 done
-if grep -qxF "folder $etc" "$manifest"; then
-    rm -rf "$etc"
-else
-    rm -f "$manifest"
-fi
+ours=$(grep -cxF "folder $etc" "$manifest" || true)
+rm -f "$manifest"
+if [ "$ours" = 1 ]; then rmdir --ignore-fail-on-non-empty "$etc"; fi

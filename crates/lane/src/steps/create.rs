@@ -1,7 +1,5 @@
 //! A machine that runs and has an address.
 
-use std::time::Duration;
-
 use firelane_cloud::{Machine, MachineState, Provider, Spec};
 use firelane_model::lane::{Lane, Record, Step};
 use tokio::time::{Instant, sleep};
@@ -10,9 +8,6 @@ use super::find::find;
 use crate::crew::{Crew, StepError};
 use crate::journal::Journal;
 use crate::progress::Event;
-
-/// How long a provider may know nothing of what it has just made.
-const UNSEEN: Duration = Duration::from_secs(120);
 
 /// Asks for it, or finds what was asked for before; waits until it runs. `again`: a create was
 /// begun before, and what became of it is not known.
@@ -50,6 +45,7 @@ pub(crate) async fn create(
         step: Step::Create,
         message: format!("machine {}", machine.handle),
     });
+    let late = crew.provider.capabilities().tells_late;
     let mut seen = false;
     loop {
         if let (MachineState::Running, Some(address)) = (machine.state, machine.address.clone()) {
@@ -74,7 +70,7 @@ pub(crate) async fn create(
         match crew.provider.get(&machine.handle).await? {
             Some(found) => (machine, seen) = (found, true),
             // One that was just made may not be told of yet.
-            None if !seen && begun.elapsed() < UNSEEN => {}
+            None if !seen && begun.elapsed() < late => {}
             None => {
                 let message = format!("the machine {} has ended by itself", machine.handle);
                 return Err(StepError::Machine(message));
@@ -87,7 +83,10 @@ pub(crate) async fn create(
 /// two.
 async fn give_back_unseen(crew: &Crew<'_>, journal: &Journal) -> Result<(), StepError> {
     let handle = journal.lane().and_then(|lane| {
-        let by_label = || crew.provider.handle_of(&lane.label, &lane.terms.region);
+        let by_label = || {
+            let (label, region) = (&lane.label, &lane.terms.region);
+            crew.provider.handle_of(label, Some(lane.lane), region)
+        };
         lane.handle.clone().or_else(by_label)
     });
     if let Some(handle) = handle {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::create::tail;
 use super::reach::{log_in, must};
-use crate::access::{Command, Host};
+use crate::access::{Command, Host, HostError};
 use crate::crew::{Crew, StepError};
 use crate::progress::Event;
 
@@ -45,43 +45,26 @@ struct CloudInit {
 
 /// Waits until the machine is prepared.
 pub(crate) async fn prepare(crew: &Crew<'_>, lane: &Lane) -> Result<(), StepError> {
-    let host = log_in(crew, lane, Step::Prepare).await?;
+    let mut host = log_in(crew, lane, Step::Prepare).await?;
     if crew.provider.capabilities().user_data.is_none() {
         return by_ourselves(crew, &*host, lane).await;
     }
     let begun = Instant::now();
     let mut said = String::new();
     loop {
-        if let Some(prepared) = prepared(&*host).await? {
-            match prepared.status.as_str() {
-                "ready" => return ready(crew, &prepared),
-                "failed" => {
-                    show_logs(crew, &*host).await;
-                    return Err(failed(&prepared));
-                }
-                _ => {}
+        let message = match look(crew, &*host).await {
+            Ok(Look::Ready) => return Ok(()),
+            Ok(Look::NotYet(message)) => message,
+            // It boots once more, or its SSH server does.
+            Err(StepError::Host(HostError::Unreachable { .. })) => {
+                host = log_in(crew, lane, Step::Prepare).await?;
+                continue;
             }
-        }
-        let status = cloud_init(&*host).await?;
-        match status.status.as_str() {
-            "error" => {
+            Err(error) => {
                 show_logs(crew, &*host).await;
-                let cause = status.errors.join("; ");
-                return Err(StepError::Machine(format!("cloud-init failed: {cause}")));
+                return Err(error);
             }
-            "disabled" => {
-                let message = "cloud-init is disabled on this machine";
-                return Err(StepError::Machine(message.into()));
-            }
-            // Done, and our part has written nothing: it was never run.
-            "done" | "degraded" if prepared(&*host).await?.is_none() => {
-                show_logs(crew, &*host).await;
-                let message = format!("cloud-init is done, and {STATUS} is missing");
-                return Err(StepError::Machine(message));
-            }
-            _ => {}
-        }
-        let message = format!("cloud-init: {} {}", status.status, status.detail);
+        };
         if message != said {
             crew.progress.tell(&Event::Note {
                 step: Step::Prepare,
@@ -96,6 +79,43 @@ pub(crate) async fn prepare(crew: &Crew<'_>, lane: &Lane) -> Result<(), StepErro
             return Err(StepError::Late { what, after });
         }
         sleep(crew.timing.poll).await;
+    }
+}
+
+/// What one look shows.
+enum Look {
+    Ready,
+    /// What cloud-init is at.
+    NotYet(String),
+}
+
+async fn look(crew: &Crew<'_>, host: &dyn Host) -> Result<Look, StepError> {
+    if let Some(prepared) = prepared(host).await? {
+        match prepared.status.as_str() {
+            "ready" => return ready(crew, &prepared).map(|()| Look::Ready),
+            "failed" => return Err(failed(&prepared)),
+            _ => {}
+        }
+    }
+    let status = cloud_init(host).await?;
+    match status.status.as_str() {
+        "error" => {
+            let cause = status.errors.join("; ");
+            Err(StepError::Machine(format!("cloud-init failed: {cause}")))
+        }
+        "disabled" => {
+            let message = "cloud-init is disabled on this machine";
+            Err(StepError::Machine(message.into()))
+        }
+        // Done, and our part has written nothing: it was never run.
+        "done" | "degraded" if prepared(host).await?.is_none() => {
+            let message = format!("cloud-init is done, and {STATUS} is missing");
+            Err(StepError::Machine(message))
+        }
+        _ => Ok(Look::NotYet(format!(
+            "cloud-init: {} {}",
+            status.status, status.detail
+        ))),
     }
 }
 

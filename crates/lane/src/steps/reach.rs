@@ -1,7 +1,5 @@
 //! The first login.
 
-use std::time::Duration;
-
 use firelane_model::lane::{Lane, Step};
 use tokio::time::{Instant, sleep};
 
@@ -45,22 +43,23 @@ pub(crate) async fn log_in(
 ) -> Result<Box<dyn Host>, StepError> {
     let door = door(crew, lane).ok_or_else(|| StepError::Machine("it has no address".into()))?;
     let begun = Instant::now();
+    let mut other_key = None;
     let mut said = String::new();
     loop {
-        let error = match crew.access.open(&door).await {
-            Ok(host) => match host.run(&Command::new(["true"])).await {
-                Ok(_) => return Ok(host),
-                Err(error) => error,
-            },
+        let error = match attempt(crew, &door).await {
+            Ok(host) => return Ok(host),
             Err(error) => error,
         };
-        let patience = match error {
-            HostError::WrongKey { .. } => crew.timing.other_key,
+        let given_up = match error {
+            HostError::WrongKey { .. } => {
+                let since: &Instant = other_key.get_or_insert_with(Instant::now);
+                since.elapsed() >= crew.timing.other_key
+            }
             // A program that is missing here does not appear.
-            HostError::Failed { .. } => Duration::ZERO,
-            HostError::Unreachable { .. } | HostError::Late { .. } => crew.timing.reach,
+            HostError::Failed { .. } => true,
+            HostError::Unreachable { .. } | HostError::Late { .. } => false,
         };
-        if begun.elapsed() >= patience {
+        if given_up || begun.elapsed() >= crew.timing.reach {
             if let Some(handle) = &lane.handle {
                 show_console(crew.provider, crew, handle, step).await;
             }
@@ -76,6 +75,18 @@ pub(crate) async fn log_in(
         }
         sleep(crew.timing.poll).await;
     }
+}
+
+/// Logs in to a machine that is there, or is not.
+pub(crate) async fn log_in_once(crew: &Crew<'_>, lane: &Lane) -> Result<Box<dyn Host>, StepError> {
+    let door = door(crew, lane).ok_or_else(|| StepError::Machine("it has no address".into()))?;
+    Ok(attempt(crew, &door).await?)
+}
+
+async fn attempt(crew: &Crew<'_>, door: &Door) -> Result<Box<dyn Host>, HostError> {
+    let host = crew.access.open(door).await?;
+    host.run(&Command::new(["true"])).await?;
+    Ok(host)
 }
 
 /// A command that has to succeed; gives what it wrote.

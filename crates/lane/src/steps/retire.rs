@@ -5,54 +5,90 @@
 
 use firelane_cloud::Handle;
 use firelane_cloud::marker::Which;
+use firelane_cloud::provider::Swept;
 use firelane_model::lane::{Lane, Step};
 use tokio::time::{Instant, sleep};
 
 use super::find::find;
-use super::reach::log_in;
+use super::reach::log_in_once;
 use crate::crew::{Crew, StepError};
 use crate::progress::Event;
 
 /// Gives back what there is of a lane.
 pub(crate) async fn retire(crew: &Crew<'_>, lane: &Lane) -> Result<(), StepError> {
     let capabilities = crew.provider.capabilities();
-    if !capabilities.makes_machines && lane.address.is_some() {
-        uninstall(crew, lane).await?;
+    if !capabilities.makes_machines {
+        if lane.entered {
+            uninstall(crew, lane).await?;
+        }
+        return Ok(());
     }
-    for handle in handles(crew, lane).await? {
-        give_back(crew, &handle).await?;
+    // What is known goes first, whatever else cannot be found out. One that has an address was told of.
+    let unseen = lane.address.is_none();
+    if let Some(handle) = &lane.handle {
+        give_back(crew, handle, unseen).await?;
     }
-    if lane.maybe_made {
-        sweep(crew, &Which::Lane(lane.lane)).await?;
+    if !lane.maybe_made {
+        return Ok(());
     }
+    match others(crew, lane).await {
+        Ok(others) => {
+            for handle in others {
+                give_back(crew, &handle, false).await?;
+            }
+        }
+        // There is one machine to a lane, and it is gone.
+        Err(error) if lane.handle.is_some() => {
+            let message = format!("others with its marker cannot be looked for: {error}");
+            let step = Step::Retire;
+            crew.progress.tell(&Event::Note { step, message });
+        }
+        Err(error) => return Err(error),
+    }
+    sweep(crew, &Which::Lane(lane.lane)).await;
     Ok(())
 }
 
-/// Deletes a machine and waits until it is gone.
-pub(crate) async fn give_back(crew: &Crew<'_>, handle: &Handle) -> Result<(), StepError> {
-    crew.provider.delete(handle).await?;
-    crew.progress.tell(&Event::Note {
-        step: Step::Retire,
-        message: format!("machine {handle} is given back"),
-    });
-    if !crew.provider.capabilities().makes_machines {
-        return Ok(());
-    }
+/// Deletes a machine and waits until it is gone. `unseen`: it was just made, and its provider may not
+/// know it yet.
+pub(crate) async fn give_back(
+    crew: &Crew<'_>,
+    handle: &Handle,
+    unseen: bool,
+) -> Result<(), StepError> {
+    let late = crew.provider.capabilities().tells_late;
     let begun = Instant::now();
-    while crew.provider.get(handle).await?.is_some() {
+    let mut unseen = unseen;
+    crew.provider.delete(handle).await?;
+    while crew.provider.get(handle).await?.is_some() || unseen && begun.elapsed() < late {
         if begun.elapsed() >= crew.timing.retire {
             let what = format!("the machine {handle} is still there");
             let after = crew.timing.retire;
             return Err(StepError::Late { what, after });
         }
         sleep(crew.timing.poll).await;
+        if unseen {
+            // What was not known when it was to be deleted was not deleted.
+            crew.provider.delete(handle).await?;
+            unseen = crew.provider.get(handle).await?.is_none();
+        }
     }
+    crew.progress.tell(&Event::Note {
+        step: Step::Retire,
+        message: format!("machine {handle} is given back"),
+    });
     Ok(())
 }
 
 /// Removes what is beside machines. What cannot be removed yet is told, and `reap` tries again.
-pub(crate) async fn sweep(crew: &Crew<'_>, which: &Which) -> Result<(), StepError> {
-    let swept = crew.provider.sweep(which).await?;
+pub(crate) async fn sweep(crew: &Crew<'_>, which: &Which) {
+    let swept = match crew.provider.sweep(which).await {
+        Ok(swept) => swept,
+        Err(error) => Swept {
+            removed: Vec::new(),
+            left: vec![("what is beside machines".to_owned(), error.to_string())],
+        },
+    };
     let removed = swept
         .removed
         .into_iter()
@@ -63,30 +99,24 @@ pub(crate) async fn sweep(crew: &Crew<'_>, which: &Which) -> Result<(), StepErro
         let step = Step::Retire;
         crew.progress.tell(&Event::Note { step, message });
     }
-    Ok(())
 }
 
-/// The machines of a lane: that of its journal, and what else has its marker.
-async fn handles(crew: &Crew<'_>, lane: &Lane) -> Result<Vec<Handle>, StepError> {
-    let mut handles: Vec<Handle> = lane.handle.iter().cloned().collect();
-    if !lane.maybe_made {
-        return Ok(handles);
-    }
+/// Machines of a lane that its journal does not name.
+async fn others(crew: &Crew<'_>, lane: &Lane) -> Result<Vec<Handle>, StepError> {
     if !crew.provider.capabilities().lists {
-        handles.extend(crew.provider.handle_of(&lane.label, &lane.terms.region));
-        handles.dedup();
-        return Ok(handles);
+        let by_label = crew
+            .provider
+            .handle_of(&lane.label, Some(lane.lane), &lane.terms.region);
+        let is_other = |handle: &Handle| lane.handle.as_ref() != Some(handle);
+        return Ok(by_label.into_iter().filter(is_other).collect());
     }
-    let found = find(crew, lane).await?;
-    handles.extend(found.into_iter().map(|machine| machine.handle));
-    handles.sort();
-    handles.dedup();
-    Ok(handles)
+    let found = find(crew, lane).await?.into_iter();
+    Ok(found.map(|machine| machine.handle).collect())
 }
 
 /// Removes from somebody's machine exactly what was installed there.
 async fn uninstall(crew: &Crew<'_>, lane: &Lane) -> Result<(), StepError> {
-    let host = log_in(crew, lane, Step::Retire).await?;
+    let host = log_in_once(crew, lane).await?;
     crate::install::remove(&*host, crew.timing.deploy).await?;
     crew.progress.tell(&Event::Note {
         step: Step::Retire,

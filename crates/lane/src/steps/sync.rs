@@ -17,8 +17,10 @@ pub(crate) async fn sync(crew: &Crew<'_>, lane: &Lane, release: &Release) -> Res
     made.map_err(|error| StepError::Release(error.to_string()))?
         .map_err(|error| StepError::Release(firelane_cloud::causes(&error)))?;
     let host = log_in(crew, lane, Step::Sync).await?;
-    let folder = Command::new(["mkdir", "-p", INCOMING]).as_root();
-    must(&*host, "mkdir", &folder).await?;
+    let folder = [
+        "install", "-d", "-m", "0700", "-o", "root", "-g", "root", INCOMING,
+    ];
+    must(&*host, "install", &Command::new(folder).as_root()).await?;
     host.send(staged.path(), INCOMING, crew.timing.sync).await?;
     crew.progress.tell(&Event::Note {
         step: Step::Sync,

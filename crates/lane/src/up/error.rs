@@ -31,11 +31,24 @@ pub enum UpError {
         /// Which.
         label: Label,
     },
+    /// Its time is over.
+    #[error("the time of the lane {label} is over")]
+    Expired {
+        /// Which.
+        label: Label,
+    },
+    /// Its user asked for the end, before anything was asked for.
+    #[error("interrupted before anything was asked for")]
+    Interrupted,
     /// Another machine has this label, and this machine knows nothing of it.
-    #[error("there is a machine of a lane {label} already, {handle}, which was not made from here")]
+    #[error(
+        "{owner} has a machine of a lane {label} already, {handle}, which was not made from here"
+    )]
     Foreign {
         /// The label.
         label: Label,
+        /// Whose it is, as its tags say.
+        owner: String,
         /// The machine.
         handle: String,
     },

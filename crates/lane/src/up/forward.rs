@@ -1,6 +1,7 @@
 //! Step by step to the end, or back.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use firelane_cloud::Spec;
 use firelane_model::lane::{Lane, Record, Stage, Step, Terms};
@@ -11,7 +12,7 @@ use super::plan::{plan, prepare_spec};
 use super::wish::{OnError, Wish};
 use crate::crew::{Crew, StepError};
 use crate::down;
-use crate::journal::Journal;
+use crate::journal::{Journal, now};
 use crate::progress::Event;
 use crate::steps::verify::{Row, Verdict};
 use crate::steps::{create, deploy, prepare, reach, sync, verify};
@@ -42,26 +43,31 @@ pub async fn up(
     }
     let known = journal.lane().cloned();
     let folder = journal.folder().to_owned();
-    let prepared = prepare_spec(crew, wish, known.as_ref(), &folder).await;
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
+    let mut interrupted = std::pin::pin!(interrupted);
+    let ready = async {
+        let prepared = prepare_spec(crew, wish, known.as_ref(), &folder).await?;
+        let terms = terms(&prepared.spec, crew.provider.name());
+        match &known {
+            Some(lane) => {
+                resumable(lane, &terms)?;
+                let (label, stage) = (lane.label.clone(), lane.stage);
+                crew.progress.tell(&Event::Resumed { label, stage });
+            }
+            None => plan(crew, wish, &prepared, terms, &mut journal).await?,
+        }
+        Ok(prepared.spec)
+    };
+    let ready = tokio::select! {
+        biased;
+        () = &mut interrupted => Err(UpError::Interrupted),
+        ready = ready => ready,
+    };
+    let spec = match ready {
+        Ok(spec) => spec,
         Err(error) => return Err(nothing_begun(journal, error)),
     };
-    let terms = terms(&prepared.spec, crew.provider.name());
-    match &known {
-        Some(lane) => {
-            resumable(lane, &terms)?;
-            let (label, stage) = (lane.label.clone(), lane.stage);
-            crew.progress.tell(&Event::Resumed { label, stage });
-        }
-        None => {
-            if let Err(error) = plan(crew, wish, &prepared, terms, &mut journal).await {
-                return Err(nothing_begun(journal, error));
-            }
-        }
-    }
     let ours = known.is_none_or(|lane| !lane.maybe_made);
-    forward(crew, wish, &prepared.spec, journal, ours, interrupted).await
+    forward(crew, wish, &spec, journal, ours, interrupted).await
 }
 
 /// Nothing was asked for: no trace of the attempt stays.
@@ -78,6 +84,9 @@ fn resumable(lane: &Lane, terms: &Terms) -> Result<(), UpError> {
     let label = lane.label.clone();
     if lane.stage == Stage::Expiring {
         return Err(UpError::Expiring { label });
+    }
+    if lane.is_expired(now()) {
+        return Err(UpError::Expired { label });
     }
     let differences = lane.terms.differences(terms);
     if differences.is_empty() {
@@ -105,26 +114,37 @@ async fn forward(
     spec: &Spec,
     mut journal: Journal,
     ours: bool,
-    interrupted: impl Future<Output = ()>,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Up, UpError> {
-    let mut interrupted = std::pin::pin!(interrupted);
     let mut rows = Vec::new();
     loop {
         let lane = journal.lane().cloned().expect("it is planned");
         let Some(step) = lane.stage.next() else {
             return Ok(Up { lane, rows });
         };
-        journal.write(Record::Begun { step })?;
-        crew.progress.tell(&Event::Begun { step });
         let begun = Instant::now();
-        let done = tokio::select! {
-            biased;
-            () = &mut interrupted => Err(StepError::Interrupted),
-            done = one(crew, wish, spec, &mut journal, step, lane.maybe_made, &mut rows) => done,
+        let done = match journal.write(Record::Begun { step }) {
+            // Nothing was asked for yet: there is nothing to give back.
+            Err(error) if !lane.maybe_made => return Err(error.into()),
+            Err(error) => Err(error.into()),
+            Ok(_) => {
+                crew.progress.tell(&Event::Begun { step });
+                tokio::select! {
+                    biased;
+                    () = &mut interrupted => Err(StepError::Interrupted),
+                    done = one(crew, wish, spec, &mut journal, step, lane.maybe_made, &mut rows) => done,
+                }
+            }
+        };
+        let done = match done {
+            Ok(()) => journal
+                .write(Record::Done { step })
+                .map(drop)
+                .map_err(StepError::from),
+            failed => failed,
         };
         match done {
             Ok(()) => {
-                journal.write(Record::Done { step })?;
                 let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 crew.progress.tell(&Event::Done { step, ms });
             }
@@ -185,14 +205,17 @@ async fn failed(
         step,
         cause: cause.to_string(),
     };
-    let written = journal.write(record).map(drop);
-    let then = match written {
-        Err(error) => Then::Left(Box::new(error.into())),
-        Ok(()) if wish.on_error == OnError::Keep || !ours => Then::Kept,
-        Ok(()) => match down::retire(crew, journal).await {
-            Ok(()) => Then::GivenBack,
+    // A journal that cannot be written does not keep what is to be given back.
+    if let Err(error) = journal.write(record) {
+        tracing::warn!(error = %firelane_cloud::causes(&error), "a failure is not written down");
+    }
+    let then = if wish.on_error == OnError::Keep || !ours {
+        Then::Kept
+    } else {
+        match down::retire(crew, journal).await {
+            Ok(()) | Err(StepError::Unwritten(_)) => Then::GivenBack,
             Err(error) => Then::Left(Box::new(error)),
-        },
+        }
     };
     UpError::Step {
         step,

@@ -89,6 +89,10 @@ pub(super) async fn plan(
         if let Some(machine) = machines.iter().find(|machine| !machine.is_going()) {
             return Err(UpError::Foreign {
                 label: spec.label.clone(),
+                owner: machine
+                    .mark
+                    .as_ref()
+                    .map_or_else(|| "somebody".into(), |mark| mark.owner.clone()),
                 handle: machine.handle.to_string(),
             });
         }

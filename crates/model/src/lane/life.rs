@@ -127,6 +127,8 @@ pub struct Lane {
     pub begun: Option<Step>,
     /// Whether a create was ever begun: then there may be a machine, whatever else is known.
     pub maybe_made: bool,
+    /// Whether anything was ever begun on the machine itself.
+    pub entered: bool,
     /// The machine.
     pub handle: Option<Handle>,
     /// Its address and the port of its SSH server.
@@ -162,6 +164,7 @@ impl Lane {
             stage: Stage::Planned,
             begun: None,
             maybe_made: false,
+            entered: false,
             handle: None,
             address: None,
             failed: None,
@@ -192,6 +195,7 @@ impl Lane {
                 self.in_turn(step)?;
                 self.begun = Some(step);
                 self.maybe_made |= step == Step::Create;
+                self.entered |= matches!(step, Step::Prepare | Step::Sync | Step::Deploy);
                 if step == Step::Retire && self.stage != Stage::Expiring {
                     (self.stage, self.since) = (Stage::Expiring, at);
                 }

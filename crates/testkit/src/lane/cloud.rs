@@ -147,6 +147,7 @@ impl Provider for SimulatedCloud {
             }),
             makes_machines: true,
             lists: true,
+            tells_late: UNSEEN * 2,
             native_ttl: false,
             shutdown_ends_billing: true,
             firewall: true,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::future::pending;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,23 +14,38 @@ use firelane_lane::install::Release;
 use firelane_lane::journal::Yard;
 use firelane_lane::progress::{Event, Progress};
 use firelane_lane::up::{OnError, Up, UpError, Wish, up};
-use firelane_model::lane::{Label, LaneId};
+use firelane_model::lane::{Label, LaneId, Step};
 use firelane_testkit::lane::{Faults, SimulatedAccess, SimulatedCloud};
 
 /// Remembers what it is told.
 #[derive(Default)]
-pub(crate) struct Told(Mutex<Vec<Event>>);
+pub(crate) struct Told {
+    events: Mutex<Vec<Event>>,
+    spoil: Mutex<Option<(Step, PathBuf)>>,
+}
 
 impl Progress for Told {
     fn tell(&self, event: &Event) {
-        self.0.lock().unwrap().push(event.clone());
+        self.events.lock().unwrap().push(event.clone());
+        let spoil = self.spoil.lock().unwrap();
+        if let (Event::Begun { step }, Some((at, path))) = (event, &*spoil)
+            && step == at
+        {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }
     }
 }
 
 impl Told {
+    /// From that step on there is a folder in place of this file.
+    pub(crate) fn spoil_at(&self, step: Step, path: PathBuf) {
+        *self.spoil.lock().unwrap() = Some((step, path));
+    }
+
     /// All of it, as text.
     pub(crate) fn text(&self) -> String {
-        format!("{:#?}", self.0.lock().unwrap())
+        format!("{:#?}", self.events.lock().unwrap())
     }
 }
 
@@ -126,7 +141,7 @@ impl Setting {
     }
 
     /// Where the journal of a lane is.
-    pub(crate) fn journal(&self, label: &str) -> std::path::PathBuf {
+    pub(crate) fn journal(&self, label: &str) -> PathBuf {
         self.yard.folder(&label.parse().unwrap()).join("journal")
     }
 

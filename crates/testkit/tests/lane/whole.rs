@@ -6,8 +6,8 @@ use std::time::Duration;
 use firelane_lane::down::Chosen;
 use firelane_lane::list::{Standing, list};
 use firelane_lane::steps::verify::Verdict;
-use firelane_lane::up::{OnError, UpError, up};
-use firelane_model::lane::Stage;
+use firelane_lane::up::{OnError, Then, UpError, up};
+use firelane_model::lane::{Stage, Step};
 
 use crate::setting::Setting;
 
@@ -135,8 +135,8 @@ async fn a_lane_of_another_computer_is_seen_and_given_back() {
     there.up(&there.wish("mine")).await.unwrap().unwrap();
     // The journal is lost with the computer; the machines are not.
     fs::remove_dir_all(there.path().join("state")).unwrap();
-    let entries = list(&there.yard, there.crew().provider).await.unwrap();
-    assert_eq!(entries.len(), 1);
+    let (entries, error) = list(&there.yard, there.crew().provider).await.unwrap();
+    assert_eq!((entries.len(), error), (1, None));
     assert_eq!(entries[0].standing, Standing::Orphan);
     let refused = there.up(&there.wish("mine")).await.unwrap().unwrap_err();
     assert!(matches!(refused, UpError::Foreign { .. }), "{refused}");
@@ -150,7 +150,8 @@ async fn a_machine_that_went_by_itself_is_told_as_drift_and_down_is_fine() {
     let setting = Setting::new();
     setting.up(&setting.wish("mine")).await.unwrap().unwrap();
     setting.cloud.lose_machines();
-    let entries = list(&setting.yard, setting.crew().provider).await.unwrap();
+    let (entries, error) = list(&setting.yard, setting.crew().provider).await.unwrap();
+    assert_eq!(error, None);
     assert_eq!(entries[0].standing, Standing::Drift);
     let down = setting.down(&Chosen::All).await.unwrap();
     assert_eq!(down.retired.len(), 1);
@@ -168,6 +169,46 @@ async fn a_machine_that_lost_its_label_is_ours_to_remove_but_not_to_reap() {
     let all = setting.down(&Chosen::All).await.unwrap();
     assert_eq!(all.machines.len(), 1);
     assert_eq!(setting.cloud.what_is_there(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_cannot_be_written_keeps_no_machine() {
+    for step in [Step::Reach, Step::Deploy, Step::Verify] {
+        let setting = Setting::new();
+        setting.told.spoil_at(step, setting.journal("mine"));
+        let error = setting
+            .up(&setting.wish("mine"))
+            .await
+            .unwrap()
+            .unwrap_err();
+        let then = |error: &UpError| {
+            matches!(
+                error,
+                UpError::Step {
+                    then: Then::GivenBack,
+                    ..
+                }
+            )
+        };
+        assert!(then(&error), "{step}: {error:?}");
+        assert_eq!(setting.cloud.what_is_there(), [""; 0], "{step}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_whose_time_is_over_does_not_go_on() {
+    let setting = Setting::new();
+    let mut wish = setting.wish("mine");
+    wish.ttl = Duration::ZERO;
+    setting.up(&wish).await.unwrap().unwrap();
+    let refused = setting
+        .up(&setting.wish("mine"))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "the time of the lane mine is over");
+    setting.down(&Chosen::Expired).await.unwrap();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

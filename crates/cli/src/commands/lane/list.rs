@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use firelane_cloud::registry;
+use firelane_cloud::{Class, registry};
 use firelane_lane::list::{Entry, Standing, list as entries};
 
+use super::FAILED;
 use super::place::{provider, yard};
 use super::stages::dollars;
 use crate::args::ListArgs;
@@ -13,41 +14,75 @@ use crate::say::say;
 
 pub(in crate::commands) async fn list(args: ListArgs) -> Result<u8, Failure> {
     let yard = yard()?;
-    let mut names: BTreeSet<String> = BTreeSet::new();
+    // Those that are built in are always asked: a machine whose journal is lost is paid for too.
+    let mut names: BTreeSet<String> = registry::all().map(|(name, _)| name.to_owned()).collect();
+    let mut own = BTreeSet::new();
+    let mut code = 0;
     for (label, lane) in yard.lanes()? {
         match lane {
             Ok(lane) => {
-                names.insert(lane.terms.provider);
+                own.insert(lane.terms.provider);
             }
             Err(error) => {
                 let cause = firelane_cloud::causes(&error);
                 eprintln!("firelane: the lane {label} cannot be read: {cause}");
+                code = FAILED;
             }
         }
     }
-    if args.all {
-        names.extend(registry::all().map(|(name, _)| name.to_owned()));
-    }
+    names.extend(own.iter().cloned());
     let mut found = Vec::new();
     for name in names {
         match provider(&name) {
-            Ok(provider) => found.extend(entries(&yard, &provider).await?),
+            Ok(provider) => {
+                let (of_it, error) = entries(&yard, &provider).await?;
+                found.extend(of_it);
+                match error {
+                    // Whoever has no account there has no machine there.
+                    Some(error) if error.class == Class::Auth && !own.contains(&name) => {
+                        eprintln!("firelane: {name} is not asked: {error}");
+                    }
+                    Some(error) => {
+                        eprintln!("firelane: {error}");
+                        code = FAILED;
+                    }
+                    None => {}
+                }
+            }
             Err(failure) => {
                 failure.report();
+                code = FAILED;
             }
         }
     }
+    let over = if args.all {
+        yard.retired()?
+    } else {
+        Vec::new()
+    };
     if args.json {
         say(serde_json::to_string(&found).map_err(Failure::platform)?)?;
-        return Ok(0);
+        return Ok(code);
     }
-    if found.is_empty() {
+    if found.is_empty() && over.is_empty() {
         say("no lanes")?;
     }
     for entry in &found {
         say(line(entry))?;
     }
-    Ok(0)
+    for lane in &over {
+        let spent = lane
+            .milli_usd(lane.since)
+            .map_or_else(|| "?".to_owned(), dollars);
+        let (label, terms) = (&lane.label, &lane.terms);
+        let (provider, region, kind) = (&terms.provider, &terms.region, &terms.instance_type);
+        let lived = time(Some(lane.since.since(lane.created).as_secs()));
+        say(format_args!(
+            "{label}  {provider} {region} {kind}  {}  lived {lived}  spent {spent}",
+            lane.stage
+        ))?;
+    }
+    Ok(code)
 }
 
 fn line(entry: &Entry) -> String {
@@ -70,7 +105,7 @@ fn line(entry: &Entry) -> String {
         .map_or_else(String::new, |remark| format!(": {remark}"));
     format!(
         "{}  {} {} {}  {stage}  machine {machine}  {}  age {}  left {}  spent {spent}{standing}{remark}",
-        entry.label,
+        entry.label.as_ref().map_or("-", |label| label.as_str()),
         entry.provider,
         entry.region,
         entry.instance_type,

@@ -104,9 +104,9 @@ impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Failure {
         let remedy = match &error {
             JournalError::Busy { .. } => Some("wait until it is done"),
-            JournalError::Line { .. } | JournalError::Order { .. } => Some(
-                "firelane down --provider NAME without a label finds its machine by the marker",
-            ),
+            JournalError::Line { .. } | JournalError::Order { .. } => {
+                Some("firelane down --provider NAME --label LABEL finds its machine by the marker")
+            }
             _ => None,
         };
         let failure = Failure::platform(error);

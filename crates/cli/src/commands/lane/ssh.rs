@@ -25,10 +25,42 @@ pub(in crate::commands) fn ssh(args: &SshArgs) -> Result<u8, Failure> {
         .arg(config)
         .arg(identity::alias(&args.label));
     if !args.command.is_empty() {
-        command.arg("--").args(&args.command);
+        command.arg("--").arg(remote(&args.command));
     }
     let error = command.exec();
     Err(Failure::platform(
         anyhow::Error::from(error).context("cannot start ssh"),
     ))
+}
+
+/// What the shell on the machine reads: one word is a command of it as it is; of several each stays one.
+fn remote(words: &[String]) -> String {
+    if let [command] = words {
+        return command.clone();
+    }
+    let quoted = words.iter().map(|word| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+        if !word.is_empty() && word.chars().all(is_plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_several_words_stays_one() {
+        let check = |words: &[&str], expected: &str| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(remote(&words), expected);
+        };
+        check(&["ls | wc -l"], "ls | wc -l");
+        check(&["ls", "-l"], "ls -l");
+        check(&["echo", "it's", "a b", ""], r"echo 'it'\''s' 'a b' ''");
+    }
 }

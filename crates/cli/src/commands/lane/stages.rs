@@ -3,8 +3,9 @@
 //! On a terminal one line for each stage, with a spinner while it lasts; plain lines when piped; with
 //! `--json` one object for each event, on stdout. Everything is in the lane's log too.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{IsTerminal, Write, stderr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,9 @@ impl Stages {
     /// Events are also added to the log in this folder, if there is one.
     pub(super) fn new(json: bool, folder: Option<&Path>) -> Stages {
         let log = folder.and_then(|folder| {
-            let opened = std::fs::create_dir_all(folder).and_then(|()| {
+            // As the journal makes it: there are keys in it.
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            let opened = made.and_then(|()| {
                 OpenOptions::new()
                     .create(true)
                     .append(true)

@@ -40,7 +40,21 @@ pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let mut signals = Signals::listen()?;
     let signal = AtomicI32::new(0);
     let interrupted = async { signal.store(signals.next().await, Ordering::Relaxed) };
-    match bring_up(&crew, &wish, interrupted).await {
+    // Whoever asks again does not want to wait for what is being given back.
+    let mut again = Signals::listen()?;
+    let twice = async {
+        again.next().await;
+        again.next().await;
+    };
+    let ended = tokio::select! {
+        ended = bring_up(&crew, &wish, interrupted) => ended,
+        () = twice => {
+            let down = down_command(&args.provider.provider, &args.label);
+            eprintln!("firelane: interrupted twice; something may be left, and cost money; remedy: {down}");
+            return Ok(LEFT);
+        }
+    };
+    match ended {
         Ok(up) => ready(&up, args.json),
         Err(error) => {
             let code = failed(&args, error)?;
@@ -157,8 +171,9 @@ fn ready(up: &Up, json: bool) -> Result<u8, Failure> {
     say(format_args!("lane {label} is {}", up.lane.stage))?;
     say(format_args!("  firelane ssh {label}"))?;
     say(format_args!(
-        "  firelane ssh {label} -- sudo firelane run -c 'print(1)' --lang python"
+        "  firelane ssh {label} -- systemctl status firelane"
     ))?;
+    say(format_args!("  firelane logs {label}"))?;
     say(format_args!("  firelane verify {label}"))?;
     say(format_args!(
         "  {}",
@@ -210,8 +225,15 @@ fn failed(args: &UpArgs, error: UpError) -> Result<u8, Failure> {
         }
         UpError::Differs { .. } => Err(Failure::usage(error.to_string())
             .with_remedy(format!("{again}, or say another --label"))),
-        UpError::Expiring { .. } | UpError::Foreign { .. } => {
+        UpError::Expiring { .. } | UpError::Expired { .. } => {
             Err(Failure::usage(error.to_string()).with_remedy(again))
+        }
+        UpError::Foreign { .. } => Err(Failure::usage(error.to_string()).with_remedy(format!(
+            "say another --label; if the machine is yours, {again}"
+        ))),
+        UpError::Interrupted => {
+            eprintln!("firelane: {error}");
+            Ok(FAILED)
         }
         UpError::TooDear(_) | UpError::Document(_) => Err(Failure::usage(error.to_string())),
     }

@@ -41,6 +41,8 @@ mod sources;
 mod user_data;
 mod xml;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
@@ -138,6 +140,8 @@ impl Provider for Aws {
             }),
             makes_machines: true,
             lists: true,
+            // EC2 is consistent in the end: what RunInstances has answered may be unknown to others for a while.
+            tells_late: Duration::from_secs(120),
             native_ttl: false,
             shutdown_ends_billing: true,
             firewall: true,

@@ -1,8 +1,9 @@
 //! One machine: making, finding, removing.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,6 +63,10 @@ impl Place {
 
     fn start(&self, id: &str, spec: &Spec, system: &Path) -> Result<Machine, Failed> {
         let folder = self.machine(id);
+        // Nobody else looks into a machine.
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(&folder).map_err(file("make", &folder))?;
         for name in ["upper", "work", "root"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(file("make", &path))?;
@@ -193,7 +198,11 @@ fn seed(root: &Path, id: &str, spec: &Spec) -> Result<(), Failed> {
     let meta = format!("instance-id: {id}\nlocal-hostname: {name}\n");
     for (file_name, text) in [("user-data", &spec.user_data), ("meta-data", &meta)] {
         let path = folder.join(file_name);
-        fs::write(&path, text).map_err(file("write", &path))?;
+        // There is the machine's private key in it.
+        let mut options = OpenOptions::new();
+        let opened = options.create_new(true).write(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(file("write", &path))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@
 //!
 //! A machine is found by the id of its lane, in the names of its folder and of its network namespace and
 //! among the arguments of its process: so any process removes it wholly, whenever who made it was killed.
-//! It ends by itself when its time is over, and its files with the next sweep. It has no way to any
+//! It ends by itself when its time is over; its files go with `down` or `reap`. It has no way to any
 //! network but the link to this machine.
 //!
 //! | File | Holds |
@@ -28,6 +28,7 @@ mod root;
 mod tool;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -41,7 +42,8 @@ use crate::settings::Settings;
 
 pub(crate) const NAME: &str = "local";
 /// Programs that it needs, each with its Debian package.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 6] = [
+    ("setpriv", "util-linux"),
     ("systemd-nspawn", "systemd-container"),
     ("mmdebstrap", "mmdebstrap"),
     ("ip", "iproute2"),
@@ -93,6 +95,7 @@ impl Provider for Local {
             }),
             makes_machines: true,
             lists: true,
+            tells_late: Duration::ZERO,
             native_ttl: true,
             shutdown_ends_billing: true,
             firewall: false,

@@ -33,6 +33,8 @@ const PACKAGES: [&str; 13] = [
     "sudo",
     "systemd-sysv",
 ];
+/// How names of systems begin that are not built yet.
+const HALF: &str = "half-";
 /// How long a build may take.
 const BUILD: Duration = Duration::from_secs(30 * 60);
 /// cloud-init takes its document from a folder, and leaves the network as it is.
@@ -50,16 +52,23 @@ pub(super) fn root(folder: &Path) -> Result<PathBuf, Failed> {
     if root.exists() {
         return Ok(root);
     }
-    // Half a build of a process that was killed: nobody else builds now.
-    let half = roots.join("half");
-    remove(&half)?;
+    // Half a build of a process that was killed. What it started may still be at it, so each build has a place of its own.
+    for entry in fs::read_dir(&roots).map_err(file("read", &roots))? {
+        let entry = entry.map_err(file("read", &roots))?;
+        if entry.file_name().to_string_lossy().starts_with(HALF) {
+            remove(&entry.path())?;
+        }
+    }
+    let half = roots.join(format!("{HALF}{}", std::process::id()));
     build(&half)?;
     fs::rename(&half, &root).map_err(file("move", &half))?;
     Ok(root)
 }
 
 fn build(root: &Path) -> Result<(), Failed> {
-    let mut command = Command::new("mmdebstrap");
+    // It ends with us.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "mmdebstrap"]);
     command.args(["--variant=minbase", "--mode=root"]);
     command.arg(format!("--include={}", PACKAGES.join(",")));
     if Path::new(KEYRING).is_file() {
