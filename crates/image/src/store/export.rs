@@ -9,7 +9,7 @@ use std::path::Path;
 use super::manifest::Kernel;
 use super::{Store, StoreError};
 use crate::file::{FileError, at};
-use crate::signing::{KeyError, SIGNATURE};
+use crate::signing::{KeyError, Refusal, SIGNATURE, Seal};
 
 /// Why a template was not put into a folder.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum ExportError {
     /// The keys that signed it cannot be read.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Its seal cannot be read.
+    #[error(transparent)]
+    Seal(Refusal),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -51,12 +54,6 @@ impl Store {
                 self.export_sealed(&path, &to, folder)?;
             }
         }
-        for key in self.signing().keys().list()? {
-            let to = folder
-                .join("signing/trusted")
-                .join(format!("{}.pub", key.id));
-            copy(&key.path, &to)?;
-        }
         Ok(())
     }
 
@@ -64,6 +61,14 @@ impl Store {
     fn export_sealed(&self, from: &Path, to: &Path, folder: &Path) -> Result<(), ExportError> {
         copy(from, to)?;
         let seal = self.seal_path(&fs::read(from).map_err(at("read", from))?);
+        let signed_by = fs::read(&seal).map_err(at("read", &seal))?;
+        let signed_by = Seal::parse(&signed_by).map_err(ExportError::Seal)?.key;
+        for key in self.signing().keys().list()? {
+            if key.id == signed_by {
+                let trusted = folder.join("signing/trusted");
+                copy(&key.path, &trusted.join(format!("{signed_by}.pub")))?;
+            }
+        }
         for path in [seal.clone(), seal.with_extension(SIGNATURE)] {
             let name = path.file_name().unwrap_or_default();
             copy(&path, &folder.join("seals").join(name))?;

@@ -445,3 +445,37 @@ fn seals_go_with_what_they_are_of() {
     store.remove("two").unwrap();
     assert_eq!(files(&store.root().join("seals")), 0);
 }
+
+#[test]
+fn what_was_exported_is_a_store_in_which_that_template_verifies_and_nothing_else_is() {
+    let (_root, store) = store();
+    add(&store, "mine", "root");
+    add(&store, "other", "another root");
+    let there = tempfile::tempdir().unwrap();
+    store.export("mine", there.path()).unwrap();
+    assert_eq!(files(&there.path().join("blobs")), 3);
+    assert_eq!(files(&there.path().join("signing/trusted")), 1);
+    assert!(!there.path().join("signing/host.key").exists());
+
+    let other = Store::open(there.path()).unwrap();
+    let template = other.get("mine").unwrap().verified().unwrap();
+    assert_eq!(fs::read(template.rootfs()).unwrap(), b"root");
+    assert!(other.kernel(KernelSource::Debian).unwrap().is_some());
+    assert!(matches!(
+        other.get("other"),
+        Err(StoreError::NotFound { .. })
+    ));
+}
+
+#[test]
+fn what_does_not_verify_here_is_not_exported() {
+    let (_root, store) = store();
+    let template = add(&store, "mine", "root");
+    let rootfs = template.location(&template.manifest().rootfs);
+    fs::remove_file(&rootfs).unwrap();
+    fs::write(&rootfs, "toor").unwrap();
+    let there = tempfile::tempdir().unwrap();
+    let refused = store.export("mine", there.path()).unwrap_err().to_string();
+    assert!(refused.contains("mine"), "{refused}");
+    assert_eq!(files(there.path()), 0);
+}
