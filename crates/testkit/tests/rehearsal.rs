@@ -159,6 +159,22 @@ fn a_lane_comes_up_is_shown_to_work_breaks_where_it_is_broken_and_goes_without_a
         "{uname:?}"
     );
 
+    // cloud-init has nothing to say against what it was given.
+    let schema = firelane(
+        &lab,
+        &[
+            "ssh",
+            &label,
+            "--",
+            "sudo",
+            "cloud-init",
+            "schema",
+            "--system",
+        ],
+    );
+    assert_eq!(schema.code, 0, "{schema:?}");
+    assert!(schema.stdout.contains("Valid cloud-config"), "{schema:?}");
+
     // Broken on purpose, each check fails as it should.
     let on_host = |command: &str| {
         let ended = firelane(&lab, &["ssh", &label, "--", command]);

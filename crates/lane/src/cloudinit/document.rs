@@ -16,10 +16,11 @@ struct Document<'a> {
     manage_etc_hosts: &'a str,
     /// No user of the image's: it may have rights, and its name differs between providers.
     users: [User<'a>; 1],
+    /// One that every system has: another would be made first, or fail.
+    locale: &'a str,
     disable_root: bool,
     ssh_pwauth: bool,
     ssh_deletekeys: bool,
-    ssh_genkeytypes: [&'a str; 0],
     ssh_keys: HostKeys<'a>,
     /// Packages are installed by the script, and only those that are missing.
     package_update: bool,
@@ -72,10 +73,10 @@ pub(super) fn document(
             lock_passwd: true,
             ssh_authorized_keys: keys.collect(),
         }],
+        locale: "C.UTF-8",
         disable_root: false,
         ssh_pwauth: false,
         ssh_deletekeys: true,
-        ssh_genkeytypes: [],
         ssh_keys: HostKeys {
             ed25519_private: &identity.host_private,
             ed25519_public: identity.host_public.trim(),

@@ -16,6 +16,8 @@ use crate::progress::Event;
 
 /// What the preparation wrote down on the machine.
 pub(crate) const STATUS: &str = "/run/firelane/prepare.json";
+/// What cloud-init writes when it is done ("Boot stages", "final").
+const FINISHED: &str = "/var/lib/cloud/instance/boot-finished";
 /// Logs that explain a failure.
 const LOGS: [&str; 2] = ["/var/log/cloud-init-output.log", "/var/log/cloud-init.log"];
 
@@ -99,10 +101,16 @@ async fn look(crew: &Crew<'_>, host: &dyn Host) -> Result<Look, StepError> {
     }
     let status = cloud_init(host).await?;
     match status.status.as_str() {
-        "error" => {
-            let cause = status.errors.join("; ");
-            Err(StepError::Machine(format!("cloud-init failed: {cause}")))
-        }
+        // Others of its modules may have failed, and ours be yet to come; or it has come to its end.
+        "error" if is_finished(host).await? => match prepared(host).await? {
+            Some(prepared) if prepared.status == "ready" => {
+                ready(crew, &prepared).map(|()| Look::Ready)
+            }
+            _ => {
+                let cause = status.errors.join("; ");
+                Err(StepError::Machine(format!("cloud-init failed: {cause}")))
+            }
+        },
         "disabled" => {
             let message = "cloud-init is disabled on this machine";
             Err(StepError::Machine(message.into()))
@@ -148,6 +156,12 @@ pub(crate) async fn prepared(host: &dyn Host) -> Result<Option<Prepared>, StepEr
     serde_json::from_slice(&output.stdout)
         .map(Some)
         .map_err(|error| StepError::Machine(format!("{STATUS} of the machine: {error}")))
+}
+
+/// Whether cloud-init has come to its end, well or not: it writes [`FINISHED`] last.
+async fn is_finished(host: &dyn Host) -> Result<bool, StepError> {
+    let command = Command::new(["test", "-e", FINISHED]).as_root();
+    Ok(host.run(&command).await?.code == 0)
 }
 
 async fn cloud_init(host: &dyn Host) -> Result<CloudInit, StepError> {
