@@ -17,7 +17,7 @@ use rustix::process::Signal;
 
 /// The system that rehearsal hosts share is kept beside the store of templates.
 fn lanes(lab: &Lab) -> PathBuf {
-    lab.home().join("lanes")
+    lab.home().with_file_name("firelane-lanes")
 }
 
 /// A rehearsal host is made by root, with programs that a machine may lack: then this is told by name.

@@ -202,13 +202,11 @@ fn parse_public_key(text: &str) -> Result<String, String> {
 /// Reads a time of minutes, hours or days.
 fn parse_ttl(text: &str) -> Result<Duration, String> {
     let wrong = || "write minutes, hours or days: 90m, 4h, 2d".to_owned();
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
-    let unit = match unit {
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(wrong()),
-    };
+    let units = [('m', 60), ('h', 3600), ('d', 24 * 3600)];
+    let (number, unit) = units
+        .into_iter()
+        .find_map(|(letter, unit)| Some((text.strip_suffix(letter)?, unit)))
+        .ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let time = Duration::from_secs(number.saturating_mul(unit));
     if time.is_zero() || time > MAX_TTL {
