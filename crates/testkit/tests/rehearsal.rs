@@ -180,6 +180,7 @@ fn a_lane_comes_up_is_shown_to_work_breaks_where_it_is_broken_and_goes_without_a
         let ended = firelane(&lab, &["ssh", &label, "--", command]);
         assert_eq!(ended.code, 0, "{command}: {ended:?}");
     };
+    on_host("systemd-analyze verify firelane-hostd.service firelane.service");
     let verify = || {
         let ended = firelane(&lab, &["verify", &label, "--continue", "--json"]);
         assert_eq!(ended.code, 1, "{ended:?}");

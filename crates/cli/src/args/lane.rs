@@ -53,7 +53,7 @@ pub struct WishArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit codes: 0 verified; 1 a step failed and everything was given back; 2 wrong usage, or refused before \
-                  anything was spent; 3 a step failed and the machine is there; 130 interrupted."
+                  anything was spent; 3 a step failed and the machine is there; 125 Firelane failed; 130 interrupted."
 )]
 pub struct UpArgs {
     /// Its provider
