@@ -49,6 +49,7 @@ fn left(lab: &Lab, id: &str) -> Vec<String> {
     for path in [
         lanes(lab).join("providers/local/machines").join(id),
         Path::new("/run/netns").join(id),
+        Path::new("/run/systemd/nspawn/propagate").join(id),
     ] {
         left.extend(path.exists().then(|| path.display().to_string()));
     }

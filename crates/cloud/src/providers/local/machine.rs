@@ -22,6 +22,8 @@ use crate::marker;
 const SHUTDOWN: Duration = Duration::from_secs(15);
 /// How long killed processes may take to be gone.
 const KILLED: Duration = Duration::from_secs(10);
+/// Where systemd-nspawn makes a folder for each machine, by its name, and leaves it.
+const PROPAGATE: &str = "/run/systemd/nspawn/propagate";
 const MOUNT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest end of a console that is told.
@@ -151,6 +153,7 @@ impl Place {
             .map_err(|error| Failed::State(format!("{id:?}: {error}")))?;
         end(id)?;
         network::remove(id)?;
+        root::remove(&Path::new(PROPAGATE).join(id))?;
         let folder = self.machine(id);
         let mounted = folder.join("root");
         while is_mounted(&mounted)? {
