@@ -12,16 +12,16 @@
 //! The steps are those of `metrics` and of `Server-Timing`. A trace says nothing of code, output,
 //! environment, labels or tenant: a collector is read by others than a run's owner.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use firelane_model::id::RunId;
-use firelane_traces::{Parent, Span, Value};
+use firelane_traces::{Parent, Span, Value, fresh_id};
 use firelane_wire::event::End;
 use firelane_wire::run::{Origin, Ran};
 use firelane_wire::trace::TraceParent;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::entry::Entry;
 use crate::metrics::phases;
@@ -60,7 +60,7 @@ impl Coordinator {
             about.push(("firelane.template", entry.template.as_str().into()));
         }
         about.extend(host.map(|host| ("host.name", host.into())));
-        sink.tell(over.spans(about, span_id));
+        sink.tell(over.spans(about, fresh_id));
     }
 }
 
@@ -72,11 +72,6 @@ fn trace_id(id: RunId, caller: Option<TraceParent>) -> u128 {
 /// The same, as callers see it.
 pub(crate) fn id_of(id: RunId, caller: Option<TraceParent>) -> String {
     format!("{:032x}", trace_id(id, caller))
-}
-
-/// A fresh name of a span: the lower half of such an id is random, and never 0.
-fn span_id() -> u64 {
-    Uuid::now_v7().as_u64_pair().1
 }
 
 /// A run that is over.
@@ -116,13 +111,13 @@ impl Over<'_> {
             trace_id: self.trace_id,
             id: root,
             parent: self.caller.map(Parent::Caller),
-            name: "run",
+            name: "run".into(),
             start: self.asked,
             end: self.ended,
             attributes: about,
             error,
         }];
-        let mut step = |name, parent, from: SystemTime, to: SystemTime| {
+        let mut step = |name: &'static str, parent, from: SystemTime, to: SystemTime| {
             // The clock may have been set, and hosts have their own: no step is outside of its run.
             let start = from.clamp(self.asked, self.ended);
             let id = next_id();
@@ -130,7 +125,7 @@ impl Over<'_> {
                 trace_id: self.trace_id,
                 id,
                 parent: Some(Parent::Here(parent)),
-                name,
+                name: Cow::Borrowed(name),
                 start,
                 end: to.clamp(start, self.ended),
                 attributes: Vec::new(),
@@ -212,14 +207,17 @@ mod tests {
         let spans = over.spans(Vec::new(), || ids.next().expect("there are more"));
         assert!(spans.iter().all(|span| span.trace_id == 7));
         let ms = |at: SystemTime| at.duration_since(asked).expect("it is later").as_millis();
-        let row = |span: &Span| {
+        let row = |span: Span| {
             let parent = span.parent.map(|parent| match parent {
                 Parent::Here(id) => id,
                 Parent::Caller(_) => panic!("there is no caller"),
             });
-            (span.name, parent, ms(span.start), ms(span.end))
+            let Cow::Borrowed(name) = span.name else {
+                panic!("{span:?}")
+            };
+            (name, parent, ms(span.start), ms(span.end))
         };
-        spans.iter().map(row).collect()
+        spans.into_iter().map(row).collect()
     }
 
     fn done(origin: Origin, phases_ms: &[(&str, f64)]) -> End {

@@ -2,14 +2,15 @@
 //! and files of a sandbox, for which it asks the agent of its host, and talks to no guest.
 //!
 //! ```text
-//!   listen ─▶ trace ─▶ origin ─▶ idempotency ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
+//!   listen ─▶ trace ─▶ spans ─▶ origin ─▶ idempotency ─▶ who ─▶ body ─▶ handler ─▶ coordinator or agent, over the Bus
 //! ```
 //!
 //! | Module | Holds |
 //! | --- | --- |
 //! | [`listen`] | sockets, TLS, time-outs of connections |
 //! | [`tls`] | certificates |
-//! | `trace` | request ids, `Server-Timing`, the bodies of problems |
+//! | `trace` | request ids, `Server-Timing`, the bodies of problems, `traceparent` |
+//! | `spans` | what was asked of sandboxes, for a collector of traces |
 //! | `origin` | pages of browsers, where keys are off |
 //! | `auth` | API keys: who, which scope, how often |
 //! | `idempotency` | requests that are repeated |
@@ -43,6 +44,7 @@ mod path;
 mod prefer;
 mod runs;
 mod sandboxes;
+mod spans;
 mod templates;
 pub mod tls;
 mod trace;
@@ -56,6 +58,7 @@ use axum::routing::{delete, get, post};
 use firelane_model::id::RunId;
 use firelane_model::time::Moment;
 use firelane_store::bus::{Bus, Calls};
+use firelane_traces::Sink;
 use tokio_util::sync::CancellationToken;
 
 use auth::{Clock, Rates};
@@ -72,6 +75,8 @@ pub struct Config {
     pub keys: bool,
     /// User who owns the service: over the Unix socket it and root need no key.
     pub owner: u32,
+    /// Takes the spans of requests about sandboxes.
+    pub traces: Sink,
 }
 
 /// The gateway.
@@ -204,6 +209,10 @@ impl Gateway {
             .layer(middleware::from_fn_with_state(
                 Arc::clone(self),
                 metrics::layer,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(self),
+                spans::layer,
             ))
             .layer(middleware::from_fn(trace::layer))
             .with_state(Arc::clone(self))

@@ -1,19 +1,22 @@
 //! What every answer has: the request's id, how long it took, and a body if it is a problem.
 //!
-//! Source: W3C, "Server Timing" (working draft of 2023-04-11), for `Server-Timing`.
+//! Sources: W3C, "Server Timing" (working draft of 2023-04-11), for `Server-Timing`; W3C, "Trace Context"
+//! (level 1), for `traceparent`.
 
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use firelane_wire::problem::Problem;
+use firelane_wire::trace::TraceParent;
 use uuid::Uuid;
 
 /// Header with the request's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Longest id that a caller may give, in bytes.
 const MAX_ID_BYTES: usize = 128;
@@ -50,6 +53,15 @@ pub(crate) async fn layer(mut request: Request, next: Next) -> Response {
         }
     }
     response
+}
+
+/// The caller's span; what is malformed is none, as the recommendation has it.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    match (values.next(), values.next()) {
+        (Some(only), None) => only.to_str().ok()?.parse().ok(),
+        _ => None,
+    }
 }
 
 fn plain(id: &str) -> bool {

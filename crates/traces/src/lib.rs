@@ -30,4 +30,4 @@ mod span;
 pub use endpoint::{Endpoint, EndpointError};
 pub use export::{Exporter, Limits, StartError};
 pub use sink::Sink;
-pub use span::{Parent, Span, Value};
+pub use span::{Parent, Span, Value, fresh_id, root_of};

@@ -1,5 +1,6 @@
 //! What is told: one step of something, with its begin and its end.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
@@ -7,6 +8,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use uuid::Uuid;
 
 /// Name of the scope that the spans belong to.
 const SCOPE: &str = "firelane";
@@ -21,7 +23,7 @@ pub struct Span {
     /// The step that this one is a part of.
     pub parent: Option<Parent>,
     /// What was done.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// When it began.
     pub start: SystemTime,
     /// When it was over; not before its begin.
@@ -30,6 +32,20 @@ pub struct Span {
     pub attributes: Vec<(&'static str, Value)>,
     /// Why it failed, if it did, as one word.
     pub error: Option<&'static str>,
+}
+
+/// A name of a span that no other has.
+#[must_use]
+pub fn fresh_id() -> u64 {
+    root_of(Uuid::now_v7().as_u128())
+}
+
+/// The span that is the whole of the trace with this id, a UUID of version 7: the others can name it
+/// before it is over.
+#[must_use]
+pub fn root_of(trace_id: u128) -> u64 {
+    // The lower half is random, and its variant keeps it from being 0.
+    trace_id as u64
 }
 
 /// The step that another one is a part of.
@@ -96,7 +112,7 @@ impl From<Span> for SpanData {
             } else {
                 SpanKind::Server
             },
-            name: span.name.into(),
+            name: span.name,
             start_time: span.start,
             end_time: span.end,
             attributes: attributes

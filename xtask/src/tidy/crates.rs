@@ -71,19 +71,20 @@ const ARROWS: &[(&str, &[&str])] = &[
             "firelane-traces",
         ],
     ),
-    ("firelane-gateway", SERVICE),
+    ("firelane-gateway", GATEWAY),
     ("firelane-cli", LIBRARIES),
     ("firelane-testkit", AND_PROGRAMS),
     ("xtask", AND_PROGRAMS),
 ];
 /// What everybody talks in.
 const SHARED: &[&str] = &["firelane-guest-proto", "firelane-model", "firelane-wire"];
-/// A service that touches no microVM.
-const SERVICE: &[&str] = &[
+/// It touches no microVM.
+const GATEWAY: &[&str] = &[
     "firelane-guest-proto",
     "firelane-model",
     "firelane-wire",
     "firelane-store",
+    "firelane-traces",
 ];
 const LIBRARIES: &[&str] = &[
     "firelane-cloud",

@@ -59,6 +59,7 @@ impl Service {
         let config = firelane_gateway::Config {
             keys: true,
             owner: u32::MAX,
+            traces: Sink::off(),
         };
         let gateway = Gateway::new(config, bus, stop.clone());
         gateway.show(|registry| coordinator.register(registry));

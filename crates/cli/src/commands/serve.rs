@@ -75,8 +75,12 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         agent_config(&args, &state, memory_mib),
         Arc::new(host.workshop().standing_by(args.stand_by)),
     );
-    let coordinator =
-        Coordinator::new(coordinator_config(&args, traces), Arc::clone(&bus), db).await;
+    let coordinator = Coordinator::new(
+        coordinator_config(&args, traces.clone()),
+        Arc::clone(&bus),
+        db,
+    )
+    .await;
     let coordinator = coordinator.map_err(Failure::platform)?;
     let _coordinating = coordinator.serve().await.map_err(Failure::platform)?;
     let _working = agent
@@ -96,6 +100,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     let gateway_config = GatewayConfig {
         keys: !args.no_keys,
         owner: rustix::process::geteuid().as_raw(),
+        traces,
     };
     let gateway = Gateway::new(gateway_config, bus, draining.clone());
     gateway.show(|registry| coordinator.register(registry));

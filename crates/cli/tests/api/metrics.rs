@@ -169,7 +169,7 @@ fn span() -> Span {
         trace_id: 1,
         id: 1,
         parent: None,
-        name: "run",
+        name: "run".into(),
         start: at,
         end: at,
         attributes: Vec::new(),

@@ -39,12 +39,13 @@ async fn sandboxes(server: &mut Server) -> Result<(), BusError> {
     let make = |_: MakeSandbox| async { Ok(seen(1, SandboxState::Running)) };
     server.on(make).await?;
     let tell = |call: TellSandbox| async move {
-        let state = match call.order {
-            SandboxOrder::Destroy => SandboxState::Destroyed,
-            SandboxOrder::Pause => SandboxState::Paused,
-            _ => SandboxState::Running,
+        // Its end is news whatever was told of it before.
+        let (revision, state) = match call.order {
+            SandboxOrder::Destroy => (3, SandboxState::Destroyed),
+            SandboxOrder::Pause => (2, SandboxState::Paused),
+            _ => (2, SandboxState::Running),
         };
-        Ok(seen(2, state))
+        Ok(seen(revision, state))
     };
     server.on(tell).await?;
     server.on(|_: LookSandbox| std::future::pending()).await?;

@@ -98,7 +98,7 @@ impl Service {
         let config = Config {
             queue: setup.queue,
             queue_per_tenant: setup.queue_per_tenant,
-            traces: setup.traces,
+            traces: setup.traces.clone(),
         };
         let coordinator = Coordinator::new(config, Arc::clone(&bus), db).await;
         let coordinator = coordinator.expect("a coordinator");
@@ -109,6 +109,7 @@ impl Service {
         let config = firelane_gateway::Config {
             keys: setup.keys,
             owner: setup.owner,
+            traces: setup.traces,
         };
         let calls = Calls::of(Arc::clone(&bus), "coordinator");
         let gateway = Gateway::new(config, bus, CancellationToken::new());

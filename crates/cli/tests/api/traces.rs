@@ -1,4 +1,4 @@
-//! A run's spans, as a collector gets them; without one callers notice nothing.
+//! The spans of runs and sandboxes, as a collector gets them; without one callers notice nothing.
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -210,4 +210,108 @@ async fn without_a_collector_callers_notice_nothing() {
             .await
             .expect("it ends");
     }
+}
+
+/// Asks for something of a sandbox, for a caller with this `traceparent`.
+async fn ask(
+    service: &Service,
+    method: &str,
+    path: &str,
+    parent: Option<&str>,
+    body: Value,
+) -> StatusCode {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json");
+    if let Some(parent) = parent {
+        request = request.header("traceparent", parent);
+    }
+    let request = request.body(Body::from(body.to_string()));
+    let answer = service.ask(request.expect("it is a request")).await;
+    answer.status()
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_sandbox_is_a_part_of_its_trace() {
+    let collector = Collector::start().await;
+    let (service, _exporter) = traced(&collector).await;
+    let labels = json!({"labels": {"label": "secret-label"}});
+    let (status, sandbox) = service.post("/v1/sandboxes", "", labels).await;
+    assert_eq!(status, StatusCode::CREATED, "{sandbox}");
+    let id = sandbox["id"].as_str().expect("it has an id");
+    let trace = id.strip_prefix("sbx-").expect("it is a sandbox's");
+    let here = format!("/v1/sandboxes/{id}");
+    let exec = json!({"lang": "python", "code": "secret-code"});
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let silent = format!("00-{TRACE}-00f067aa0ba902b7-00");
+    let execs = format!("{here}/execs");
+    let pause = format!("{here}:pause");
+    let file = format!("{here}/files/secret-file");
+    for (method, path, parent, body) in [
+        ("POST", &execs, None, exec),
+        ("POST", &pause, Some(&parent), json!({})),
+        ("POST", &pause, Some(&silent), json!({})),
+        ("GET", &file, None, json!({})),
+        ("DELETE", &here, None, json!({})),
+    ] {
+        let parent = parent.map(String::as_str);
+        let status = ask(&service, method, path, parent, body).await;
+        assert!(!status.is_server_error(), "{method} {path}: {status}");
+    }
+    let got = collector
+        .until(|got| {
+            got.spans
+                .iter()
+                .any(|span| span.name == "DELETE /v1/sandboxes/{id}")
+        })
+        .await;
+    let root = named(&got.spans, "sandbox");
+    assert!(root.parent_span_id.is_empty(), "{root:?}");
+    let about = |key: &str| value(&root.attributes, key);
+    assert_eq!(about("firelane.sandbox.id").as_deref(), Some(id));
+    assert_eq!(about("firelane.sandbox.reason").as_deref(), Some("asked"));
+    assert_eq!(about("firelane.template").as_deref(), Some("default"));
+    for name in [
+        "POST /v1/sandboxes",
+        "POST /v1/sandboxes/{id}/execs",
+        "DELETE /v1/sandboxes/{id}",
+    ] {
+        let span = named(&got.spans, name);
+        assert_eq!(span.parent_span_id, root.span_id, "{name}");
+        assert_eq!(hex(&span.trace_id), trace, "{name}");
+        let of = value(&span.attributes, "firelane.sandbox.id");
+        assert_eq!(of.as_deref(), Some(id), "{name}");
+    }
+    // One was asked for by a caller that has a trace, one by a caller that wants none.
+    let paused: Vec<&Span> = got
+        .spans
+        .iter()
+        .filter(|span| span.name == "POST /v1/sandboxes/{id}:pause")
+        .collect();
+    assert_eq!(paused.len(), 1, "{paused:?}");
+    assert_eq!(hex(&paused[0].trace_id), TRACE);
+    assert_eq!(hex(&paused[0].parent_span_id), "00f067aa0ba902b7");
+    assert!(!contains(&got.bytes, "secret"), "{:?}", got.spans);
+}
+
+#[tokio::test]
+async fn who_asks_for_a_sandbox_that_is_not_theirs_adds_nothing_to_its_trace() {
+    let collector = Collector::start().await;
+    let (service, exporter) = traced(&collector).await;
+    let unknown = format!("/v1/sandboxes/sbx-{TRACE}");
+    for (method, path) in [
+        ("GET", unknown.clone()),
+        ("DELETE", unknown.clone()),
+        ("POST", format!("{unknown}:brew")),
+        ("GET", "/v1/sandboxes".to_owned()),
+    ] {
+        ask(&service, method, &path, None, json!({})).await;
+    }
+    let run = run(&service, &[], "", json!({"lang": "python", "code": "1"})).await;
+    exporter.flush(Instant::now() + PATIENCE).await;
+    let got = collector.until(|got| !got.spans.is_empty()).await;
+    let trace = run["trace_id"].as_str().expect("it has a trace");
+    let others = got.spans.iter().filter(|span| hex(&span.trace_id) != trace);
+    assert_eq!(others.count(), 0, "{:?}", got.spans);
 }

@@ -95,11 +95,11 @@ impl Coordinator {
         found.filter(|live| live.of.tenant == tenant)
     }
 
-    /// Forgets a sandbox whose record says that it is gone, or that has none.
-    pub(super) fn let_go(&self, live: &Live, reason: Option<Reason>) {
+    /// Forgets a sandbox whose record says that it is gone, or that has none. Whether it was known.
+    pub(super) fn let_go(&self, live: &Live, reason: Option<Reason>) -> bool {
         let mut state = self.state();
         if state.sandboxes.live.remove(&live.of.id).is_none() {
-            return;
+            return false;
         }
         let pass = live.now().pass.take();
         if let Some(pass) = pass {
@@ -109,6 +109,7 @@ impl Coordinator {
         if let Some(reason) = reason {
             self.metrics.sandbox_ended(reason);
         }
+        true
     }
 
     /// Refuses who may have no new sandbox now; otherwise what counts it among those of its key.

@@ -19,6 +19,7 @@
 //! | `find.rs` | reads and lists |
 //! | `change.rs` | pause, resume, roll back, destroy, other terms |
 //! | `snapshots.rs` | takes, lists and removes snapshots |
+//! | `spans.rs` | tells of one that is gone, to a collector of traces |
 //! | `reconcile.rs` | compares the records of snapshots with a host's files |
 
 mod change;
@@ -29,6 +30,7 @@ mod live;
 mod reconcile;
 mod record;
 mod snapshots;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod watch;

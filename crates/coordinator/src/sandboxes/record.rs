@@ -240,8 +240,8 @@ impl Coordinator {
         if let Ok(state) = state(record) {
             live.now().state = state;
         }
-        if !record.live {
-            self.let_go(live, reason(record));
+        if !record.live && self.let_go(live, reason(record)) {
+            self.tell_sandbox(live.of.id, record);
         }
     }
 }

@@ -12,13 +12,14 @@ use firelane_wire::problem::{Code, Problem};
 use firelane_wire::run::{Batch, BatchItem, BatchRequest, Outcome, Run};
 
 use super::outcome;
-use super::post::{Leaving, traceparent};
+use super::post::Leaving;
 use crate::Gateway;
 use crate::auth::Who;
 use crate::body::Json;
 use crate::failure::Answer;
 use crate::idempotency::{self, Repeatable};
 use crate::prefer;
+use crate::trace::traceparent;
 
 /// Most bytes of output and files in one answer: what one gateway holds for one caller. What is over
 /// is fetched run by run.

@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use firelane_model::id::RunId;
 use firelane_wire::bus::{Caller, CancelRun, GetRun, SubmitRun};
 use firelane_wire::key::Scope;
 use firelane_wire::problem::Problem;
 use firelane_wire::run::{Run, RunRequest};
-use firelane_wire::trace::TraceParent;
 
 use super::outcome;
 use crate::Gateway;
@@ -20,10 +19,7 @@ use crate::body::Json;
 use crate::failure::{Answer, Failure};
 use crate::idempotency;
 use crate::prefer;
-use crate::trace::{RequestId, Timings};
-
-/// Source: W3C, "Trace Context", level 1.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+use crate::trace::{RequestId, Timings, traceparent};
 
 /// Runs code in a fresh microVM
 ///
@@ -119,15 +115,6 @@ fn timings(run: &Run) -> Timings {
         timings.push(("exec", result - ready));
     }
     Timings(timings)
-}
-
-/// The caller's span; what is malformed is none, as the recommendation has it.
-pub(super) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
-    match (values.next(), values.next()) {
-        (Some(only), None) => only.to_str().ok()?.parse().ok(),
-        _ => None,
-    }
 }
 
 /// Cancels a run whose caller leaves while it waits for the outcome.

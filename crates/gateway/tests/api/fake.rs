@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Request, Response, StatusCode};
 use firelane_gateway::listen::{Listener, serve};
 use firelane_gateway::{Config, Gateway};
 use firelane_store::bus::{Bus, LocalBus, Server};
+use firelane_traces::Sink;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -139,6 +140,7 @@ impl Fake {
         let config = Config {
             keys,
             owner: u32::MAX,
+            traces: Sink::off(),
         };
         Fake {
             gateway: Gateway::new(config, bus, CancellationToken::new()),

@@ -10,6 +10,7 @@ use firelane_gateway::listen::Peer;
 use firelane_gateway::{Config, Gateway};
 use firelane_model::id::{KeyId, RunId};
 use firelane_store::bus::{Bus, LocalBus, Server};
+use firelane_traces::Sink;
 use firelane_wire::bus::{FindKey, GetRun, KeyFound, ListHosts, ListRuns, LookQueue, ReadRun};
 use firelane_wire::event::{End, Event, LogPage};
 use firelane_wire::host::Host;
@@ -69,7 +70,11 @@ impl Service {
         let said = Arc::new(Mutex::new(Said::default()));
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
         let server = coordinator(Arc::clone(&bus), &said).await;
-        let config = Config { keys, owner: OWNER };
+        let config = Config {
+            keys,
+            owner: OWNER,
+            traces: Sink::off(),
+        };
         Service {
             gateway: Gateway::new(config, bus, CancellationToken::new()),
             said,

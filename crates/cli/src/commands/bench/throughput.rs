@@ -166,6 +166,7 @@ impl Service {
         let config = GatewayConfig {
             keys: true,
             owner: rustix::process::geteuid().as_raw(),
+            traces: Sink::off(),
         };
         let gateway = Gateway::new(config, bus, stop.clone());
         let socket = folder.path().join("socket");
