@@ -7,8 +7,8 @@ use std::time::Duration;
 mod lane;
 
 pub use lane::{
-    DownArgs, ListArgs, LogsArgs, OnErrorChoice, PreflightArgs, ProviderArgs, SshArgs, UpArgs,
-    WishArgs,
+    DownArgs, FirecrackerChoice, ListArgs, LogsArgs, OnErrorChoice, PreflightArgs, ProviderArgs,
+    SshArgs, UpArgs, WishArgs,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

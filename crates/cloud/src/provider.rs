@@ -55,6 +55,13 @@ pub trait Provider: Send + Sync {
     /// Looks at one. None: there is none, or no longer.
     async fn get(&self, handle: &Handle) -> Result<Option<Machine>, CloudError>;
 
+    /// Lets SSH in from where the lane's user is now, if that is not where the machine was made from.
+    /// A provider without a [firewall](Capabilities::firewall) has nothing to do.
+    async fn let_in(&self, handle: &Handle, spec: &Spec) -> Result<(), CloudError> {
+        let _ = (handle, spec);
+        Ok(())
+    }
+
     /// Finds those with a marker, in all regions. Those that are gone are not told of; those that
     /// are [leaving](crate::MachineState::Leaving) are.
     async fn list(&self, which: &Which) -> Result<Vec<Machine>, CloudError>;
@@ -91,6 +98,8 @@ pub struct Capabilities {
     pub shutdown_ends_billing: bool,
     /// It lets SSH in from [`Spec::ssh_from`] only. If not, the machine's own firewall has to.
     pub firewall: bool,
+    /// Its machines can download from the internet.
+    pub downloads: bool,
 }
 
 /// How cloud-init documents are taken.
@@ -218,6 +227,10 @@ impl Provider for Box<dyn Provider> {
 
     async fn get(&self, handle: &Handle) -> Result<Option<Machine>, CloudError> {
         (**self).get(handle).await
+    }
+
+    async fn let_in(&self, handle: &Handle, spec: &Spec) -> Result<(), CloudError> {
+        (**self).let_in(handle, spec).await
     }
 
     async fn list(&self, which: &Which) -> Result<Vec<Machine>, CloudError> {

@@ -239,6 +239,10 @@ impl<P: Provider> Provider for Retrying<P> {
         self.again(|inner| inner.get(handle)).await
     }
 
+    async fn let_in(&self, handle: &Handle, spec: &Spec) -> Result<(), CloudError> {
+        self.again(|inner| inner.let_in(handle, spec)).await
+    }
+
     async fn list(&self, which: &Which) -> Result<Vec<Machine>, CloudError> {
         self.again(|inner| inner.list(which)).await
     }

@@ -264,6 +264,7 @@ impl Provider for Script {
             native_ttl: false,
             shutdown_ends_billing: false,
             firewall: false,
+            downloads: true,
         }
     }
 

@@ -128,6 +128,36 @@ pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
     Ok(down)
 }
 
+/// Gives up a lane on a machine that is somebody's own and that does not let us in any more: what was
+/// installed there stays. One that lets us in is left as it was before, as [`down`] leaves it.
+pub async fn forget(crew: &Crew<'_>, label: &Label) -> Result<Down, StepError> {
+    if crew.provider.capabilities().makes_machines {
+        let name = crew.provider.name();
+        let message = format!(
+            "the machines of {name} are its provider's, and may cost money: they are given back, not forgotten"
+        );
+        return Err(StepError::Machine(message));
+    }
+    let mut down = Down::default();
+    let step = Step::Retire;
+    match retire(crew, crew.yard.take(label)?).await {
+        Ok(()) => {}
+        Err(StepError::Host(error)) => {
+            let mut journal = crew.yard.take(label)?;
+            journal.write(Record::Begun { step })?;
+            journal.write(Record::Done { step })?;
+            journal.put_aside()?;
+            crew.progress.tell(&Event::Note {
+                step,
+                message: format!("what was installed stays: {error}"),
+            });
+        }
+        Err(error) => return Err(error),
+    }
+    down.retired.push(label.clone());
+    Ok(down)
+}
+
 /// Machines that carry the marker, and have no journal here that could be followed.
 async fn by_marker(
     crew: &Crew<'_>,

@@ -112,22 +112,7 @@ impl Yard {
     /// Takes a lane to act on it. There may be no journal yet.
     pub fn take(&self, label: &Label) -> Result<Journal, JournalError> {
         let folder = self.folder(label);
-        make_private(&folder)?;
-        let path = folder.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(io_error("open", &path))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let label = label.clone();
-                return Err(JournalError::Busy { label });
-            }
-            Err(error) => return Err(io_error("lock", &path)(error.into())),
-        }
+        let lock = self.lock(label, &folder)?;
         let lane = read(&folder.join("journal"))?;
         Ok(Journal {
             retired: self.folder.join("retired"),
@@ -135,6 +120,37 @@ impl Yard {
             lane,
             _lock: lock,
         })
+    }
+
+    /// Holds a lane's lock. Its folder is made, and on the disk, if it was missing.
+    fn lock(&self, label: &Label, folder: &Path) -> Result<File, JournalError> {
+        let path = folder.join("lock");
+        loop {
+            make_private(folder)?;
+            for parent in folder.ancestors().skip(1).take(2) {
+                sync_folder(parent)?;
+            }
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path);
+            let lock = match lock {
+                // Whoever ended the lane removed the folder in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(io_error("open", &path))?,
+            };
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_at(&lock, &path)? => return Ok(lock),
+                // The same: this is the lock of a folder that is gone.
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let label = label.clone();
+                    return Err(JournalError::Busy { label });
+                }
+                Err(error) => return Err(io_error("lock", &path)(error.into())),
+            }
+        }
     }
 
     /// All lanes that are not over, as their journals tell it now, by label; with those whose
@@ -308,6 +324,18 @@ fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     file.seek(SeekFrom::Start(whole as u64))?;
     file.write_all(line)?;
     file.sync_all()
+}
+
+/// Whether a file is the one that has this path now.
+fn is_at(file: &File, path: &Path) -> Result<bool, JournalError> {
+    use std::os::unix::fs::MetadataExt;
+
+    let own = file.metadata().map_err(io_error("look at", path))?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((own.dev(), own.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("look at", path)(error)),
+    }
 }
 
 /// Names in a folder; none if it is missing.

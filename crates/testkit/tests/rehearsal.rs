@@ -190,6 +190,7 @@ fn a_lane_comes_up_is_shown_to_work_breaks_where_it_is_broken_and_goes_without_a
     on_host("sudo systemctl stop firelane.service");
     let rows = verify();
     assert_eq!(verdict(&rows, "units"), "FAIL");
+    assert_eq!(verdict(&rows, "a minute"), "FAIL");
     assert_eq!(verdict(&rows, "API"), "FAIL");
     // The restart has started it again.
     on_host(
@@ -270,7 +271,8 @@ async fn somebodys_machine(lab: &Lab, label: &str) -> (Box<dyn Provider>, Machin
         expires: journal::now() + Duration::from_secs(3600),
         extras: BTreeMap::new(),
     };
-    spec.user_data = cloudinit::document(&spec, &identity, &[], &provider.capabilities()).unwrap();
+    spec.user_data =
+        cloudinit::document(&spec, &identity, &[], None, &provider.capabilities()).unwrap();
     let machine = provider.create(&spec).await.unwrap();
     let known = fs::read_to_string(keys.join("known_hosts")).unwrap();
     let address = machine.address.clone().unwrap();
@@ -330,6 +332,11 @@ fn label_of(lab: &Lab, name: &str) -> String {
     lab.name(name).to_ascii_lowercase()
 }
 
+/// Makes on a machine an archive that is laid out as Firecracker's releases are; writes its SHA-256.
+const ARCHIVE: &str = "sudo sh -c 'cd /run && mkdir release-v1.16.1-x86_64 && cd release-v1.16.1-x86_64 &&
+    cp /bin/true firecracker-v1.16.1-x86_64 && cp /bin/false jailer-v1.16.1-x86_64 && touch LICENSE &&
+    cd .. && tar -czf archive.tgz release-v1.16.1-x86_64 && sha256sum < archive.tgz | cut -c1-64'";
+
 #[tokio::test]
 async fn on_a_machine_that_was_there_down_removes_exactly_what_up_installed() {
     if !can_rehearse("existing") {
@@ -358,18 +365,35 @@ async fn on_a_machine_that_was_there_down_removes_exactly_what_up_installed() {
         "--no-kvm",
         "--template",
         "base",
+        "--firecracker",
     ];
     let ready = "sudo cat /run/firelane/prepare.json";
     until("it is prepared", || {
         on(&address, &keys, ready).filter(|said| said.contains("ready"))
     });
+    let archive = on(&address, &keys, ARCHIVE).unwrap();
+    let url = "file:///run/archive.tgz#sha256=";
     let before = files(&address, &keys);
-    let reached = firelane(&lab, &up);
+    // Something else than what was asked for is not used.
+    let other = format!("{url}{}", "0".repeat(64));
+    let refused = firelane(&lab, &[&up[..], &[&other]].concat());
+    let nothing = files(&address, &keys);
+    let reached = firelane(
+        &lab,
+        &[&up[..], &[&format!("{url}{}", archive.trim())]].concat(),
+    );
+    let installed =
+        "cmp /bin/true /usr/local/bin/firecracker && cmp /bin/false /usr/local/bin/jailer";
+    let is_installed = on(&address, &keys, installed).is_some();
     let changed = files(&address, &keys);
     let down = firelane(&lab, &["down", "--label", &lane]);
     let after = files(&address, &keys);
     provider.delete(&machine.handle).await.unwrap();
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("it is not used"), "{refused:?}");
+    assert_eq!(nothing, before);
     assert_eq!(reached.code, 0, "{reached:?}");
+    assert!(is_installed, "{reached:?}");
     assert_eq!(down.code, 0, "{down:?}");
     assert_ne!(changed, before);
     assert_eq!(after, before);

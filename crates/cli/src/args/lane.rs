@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use firelane_lane::cloudinit::{Download, DownloadError};
 use firelane_model::lane::Label;
 
 /// Longest time that a lane may live: a year of hours is no mistake any more.
@@ -80,9 +81,11 @@ pub struct UpArgs {
     /// Folder of the programs to install [default: where this program is]
     #[arg(long, value_name = "FOLDER", env = "FIRELANE_BIN_DIR")]
     pub programs: Option<PathBuf>,
-    /// Bring this Firecracker to the host: a static program, as its releases have it. Without it, guests run by QEMU
-    #[arg(long, value_name = "FILE", env = "FIRELANE_FIRECRACKER")]
-    pub firecracker: Option<PathBuf>,
+    /// The host's Firecracker: a static program to bring; URL#sha256=HEX of an archive of a release, which the host
+    /// downloads; or none, and guests run by QEMU [default: the release that Firelane is tested with, downloaded, on
+    /// hosts that are to have KVM and can download]
+    #[arg(long, value_name = "FILE|URL|none", env = "FIRELANE_FIRECRACKER", value_parser = parse_firecracker)]
+    pub firecracker: Option<FirecrackerChoice>,
     /// Bring this template of ours to the host; without it the host builds `default` by itself, for which it needs
     /// a way to Debian's packages
     #[arg(long, value_name = "NAME")]
@@ -93,6 +96,17 @@ pub struct UpArgs {
     /// Print one JSON object for each event
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where the host's Firecracker is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirecrackerChoice {
+    /// It is brought.
+    File(PathBuf),
+    /// The host downloads it.
+    Download(Download),
+    /// It has none.
+    None,
 }
 
 /// What becomes of a lane that failed.
@@ -120,6 +134,9 @@ pub struct DownArgs {
     /// Only lanes that are older, for example 6h
     #[arg(long, value_name = "TIME", value_parser = parse_ttl, conflicts_with = "label")]
     pub older_than: Option<Duration>,
+    /// Give the lane up even if its machine lets nobody in; only of a machine that is your own
+    #[arg(long, requires = "label")]
+    pub forget: bool,
 }
 
 /// Arguments of `firelane list`.
@@ -200,6 +217,19 @@ fn parse_public_key(text: &str) -> Result<String, String> {
 }
 
 /// Reads a time of minutes, hours or days.
+fn parse_firecracker(text: &str) -> Result<FirecrackerChoice, String> {
+    if text == "none" {
+        return Ok(FirecrackerChoice::None);
+    }
+    if !text.contains("://") {
+        return Ok(FirecrackerChoice::File(text.into()));
+    }
+    let download = text
+        .parse()
+        .map_err(|error: DownloadError| error.to_string());
+    download.map(FirecrackerChoice::Download)
+}
+
 fn parse_ttl(text: &str) -> Result<Duration, String> {
     let wrong = || "write minutes, hours or days: 90m, 4h, 2d".to_owned();
     let units = [('m', 60), ('h', 3600), ('d', 24 * 3600)];

@@ -32,7 +32,7 @@ pub(crate) async fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::List(args) => interruptible(lane::list(args)).await,
         Command::Reap => lane::reap().await,
         Command::Ssh(args) => lane::ssh(&args),
-        Command::Logs(args) => lane::logs(&args),
+        Command::Logs(args) => interruptible(lane::logs(&args)).await,
         Command::Preflight(args) => interruptible(lane::preflight(args)).await,
         Command::Bench(command) => bench::bench(command).await,
         Command::Completions { shell } => completions::completions(shell),

@@ -92,6 +92,7 @@ impl Provider for Existing {
             native_ttl: false,
             shutdown_ends_billing: false,
             firewall: false,
+            downloads: true,
         }
     }
 

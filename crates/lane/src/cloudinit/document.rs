@@ -104,6 +104,7 @@ mod tests {
     use firelane_model::lane::LaneId;
     use firelane_model::time::Moment;
 
+    use super::super::Download;
     use super::*;
 
     fn spec() -> Spec {
@@ -149,6 +150,7 @@ mod tests {
             native_ttl: false,
             shutdown_ends_billing,
             firewall: true,
+            downloads: true,
         }
     }
 
@@ -167,7 +169,14 @@ mod tests {
     fn it_fits_every_provider_and_says_when_the_machine_ends() {
         for (shutdown_ends_billing, ends) in [(true, "ENDS='1800000000'"), (false, "ENDS=''")] {
             let capabilities = capabilities(shutdown_ends_billing);
-            let text = super::super::document(&spec(), &identity(), &[], &capabilities).unwrap();
+            let text = super::super::document(
+                &spec(),
+                &identity(),
+                &[],
+                Some(&Download::pinned()),
+                &capabilities,
+            )
+            .unwrap();
             let json: serde_json::Value =
                 serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
             let script = json["write_files"][0]["content"].as_str().unwrap();

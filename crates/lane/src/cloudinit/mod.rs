@@ -13,11 +13,13 @@
 //! | File | Holds |
 //! | --- | --- |
 //! | `document.rs` | the document |
+//! | `firecracker.rs` | the archive that it downloads |
 //! | `check.rs` | what providers do not take |
 //! | `prepare.sh` | the script |
 
 mod check;
 mod document;
+mod firecracker;
 
 use std::time::Duration;
 
@@ -26,20 +28,28 @@ use firelane_cloud::provider::Capabilities;
 use firelane_model::time::Moment;
 
 pub use check::DocumentError;
+pub use firecracker::{Download, DownloadError};
 
 use crate::identity::Identity;
 
 const PREPARE: &str = include_str!("prepare.sh");
 
-/// The document for one machine. `others`: keys that may log in beside the lane's own.
+/// The document for one machine. `others`: keys that may log in beside the lane's own. `firecracker`: what
+/// it downloads, if it is not brought.
 pub fn document(
     spec: &Spec,
     identity: &Identity,
     others: &[String],
+    firecracker: Option<&Download>,
     capabilities: &Capabilities,
 ) -> Result<String, DocumentError> {
     let ends = capabilities.shutdown_ends_billing || capabilities.native_ttl;
-    let script = prepare_script(spec.kvm, ends.then_some(spec.expires), Some(&spec.ssh_key));
+    let script = prepare_script(&Preparation {
+        kvm: spec.kvm,
+        ends: ends.then_some(spec.expires),
+        root_key: Some(&spec.ssh_key),
+        firecracker,
+    });
     let text = document::document(spec, identity, others, script);
     if let Some(limits) = &capabilities.user_data {
         check::check(&text, limits)?;
@@ -47,15 +57,28 @@ pub fn document(
     Ok(text)
 }
 
-/// The script that prepares a machine. `kvm`: it has to have KVM. `ends`: when it shuts itself down,
-/// since the Unix epoch; only where that gives the machine back. `key`: who may log in as root, in
-/// place of what an image put there.
-pub fn prepare_script(kvm: bool, ends: Option<Moment>, key: Option<&str>) -> String {
+/// How a machine is prepared.
+#[derive(Clone, Copy, Debug)]
+pub struct Preparation<'a> {
+    /// It has to have KVM.
+    pub kvm: bool,
+    /// When it shuts itself down, since the Unix epoch; only where that gives the machine back.
+    pub ends: Option<Moment>,
+    /// Who may log in as root, in place of what an image put there.
+    pub root_key: Option<&'a str>,
+    /// The Firecracker that it downloads.
+    pub firecracker: Option<&'a Download>,
+}
+
+/// The script that prepares a machine.
+pub fn prepare_script(preparation: &Preparation<'_>) -> String {
+    let ends = preparation.ends;
     let seconds = ends.map(|ends| ends.since_origin().max(Duration::from_secs(1)).as_secs());
     let seconds = seconds.map_or_else(String::new, |seconds| seconds.to_string());
     format!(
-        "WANT_KVM={} ENDS='{seconds}' ROOT_KEY='{}'\n{PREPARE}",
-        u8::from(kvm),
-        key.unwrap_or_default(),
+        "WANT_KVM={} ENDS='{seconds}' ROOT_KEY='{}' {}\n{PREPARE}",
+        u8::from(preparation.kvm),
+        preparation.root_key.unwrap_or_default(),
+        Download::settings(preparation.firecracker),
     )
 }

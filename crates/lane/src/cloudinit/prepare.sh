@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prepares a machine for Firelane: packages, folders, KVM. As root, by cloud-init or over SSH; again does no harm.
 #
-# WANT_KVM, ENDS and ROOT_KEY are set by the line above. What it comes to is in STATUS, which is written whole:
+# WANT_KVM, ENDS, ROOT_KEY, FIRECRACKER_URL and FIRECRACKER_SHA256 are set by the line above. What it comes to is in STATUS, which is written whole:
 # {"step": ..., "status": running|ready|failed, "kvm": usable|absent|unusable|skipped|unknown, "cause": ...}
 set -eu
 umask 022
@@ -117,6 +117,29 @@ if [ "$kvm" != usable ] && [ "$WANT_KVM" = 1 ]; then
     absent) fail 'there is no /dev/kvm: this type of machine has none, or nesting is not switched on' ;;
     *) fail '/dev/kvm is there, and makes no machine' ;;
     esac
+fi
+
+begin firecracker
+place=/usr/local/lib/firelane/firecracker
+if [ -n "$FIRECRACKER_URL" ] && [ "$(cat $place/sha256 2>/dev/null)" != "$FIRECRACKER_SHA256" ]; then
+    rm -rf $place $place.new
+    mkdir -p $place.new
+    try curl --fail --silent --show-error --location --proto '=https,http,file' --retry 4 --connect-timeout 20 \
+        --max-time 300 --max-filesize 100000000 --output $place.new/archive "$FIRECRACKER_URL"
+    sum=$(sha256sum <$place.new/archive | cut -d ' ' -f 1)
+    if [ "$sum" != "$FIRECRACKER_SHA256" ]; then
+        rm -rf $place.new
+        fail "the SHA-256 of $FIRECRACKER_URL is $sum, and not $FIRECRACKER_SHA256: it is not used"
+    fi
+    try tar -C $place.new -xzf $place.new/archive --no-same-owner --strip-components 1 --wildcards \
+        'release-v*/firecracker-v*-x86_64' 'release-v*/jailer-v*-x86_64'
+    rm $place.new/archive
+    for program in firecracker jailer; do
+        mv $place.new/$program-v* $place.new/$program
+        chmod 0755 $place.new/$program
+    done
+    printf '%s' "$FIRECRACKER_SHA256" >$place.new/sha256
+    mv $place.new $place
 fi
 
 step='the end'

@@ -93,6 +93,15 @@ while read -r kind name; do
     esac
 done <"$from/plan"
 
+# What the machine downloaded when it was prepared; what was brought comes first.
+for program in firecracker jailer; do
+    downloaded=/usr/local/lib/firelane/firecracker/$program
+    if [ -e "$downloaded" ] && [ ! -e "$from/bin/$program" ]; then
+        step program "$program"
+        place "$downloaded" "/usr/local/bin/$program" 0755 root:root
+    fi
+done
+
 if [ -d "$from/store" ]; then
     step templates
     cp -R --no-preserve=ownership "$from/store/." /var/lib/firelane/serve/

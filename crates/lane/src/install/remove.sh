@@ -6,8 +6,9 @@ set -eu
 
 etc=/etc/firelane
 manifest=$etc/manifest
-# What was sent, whether or not it was installed.
-rm -rf /var/lib/firelane-incoming
+# What was sent or downloaded, whether or not it was installed.
+rm -rf /var/lib/firelane-incoming /usr/local/lib/firelane/firecracker /usr/local/lib/firelane/firecracker.new
+if [ -d /usr/local/lib/firelane ]; then rmdir --ignore-fail-on-non-empty /usr/local/lib/firelane; fi
 if [ ! -e "$manifest" ]; then
     echo 'nothing to remove'
     exit 0

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::create::tail;
 use super::reach::{log_in, must};
 use crate::access::{Command, Host, HostError};
+use crate::cloudinit::{Download, Preparation, prepare_script};
 use crate::crew::{Crew, StepError};
 use crate::progress::Event;
 
@@ -45,11 +46,15 @@ struct CloudInit {
     errors: Vec<String>,
 }
 
-/// Waits until the machine is prepared.
-pub(crate) async fn prepare(crew: &Crew<'_>, lane: &Lane) -> Result<(), StepError> {
+/// Waits until the machine is prepared; with this Firecracker, where there is no cloud-init to see to it.
+pub(crate) async fn prepare(
+    crew: &Crew<'_>,
+    lane: &Lane,
+    firecracker: Option<&Download>,
+) -> Result<(), StepError> {
     let mut host = log_in(crew, lane, Step::Prepare).await?;
     if crew.provider.capabilities().user_data.is_none() {
-        return by_ourselves(crew, &*host, lane).await;
+        return by_ourselves(crew, &*host, lane, firecracker).await;
     }
     let begun = Instant::now();
     let mut said = String::new();
@@ -180,8 +185,18 @@ async fn cloud_init(host: &dyn Host) -> Result<CloudInit, StepError> {
 }
 
 /// Runs the preparation over the connection.
-async fn by_ourselves(crew: &Crew<'_>, host: &dyn Host, lane: &Lane) -> Result<(), StepError> {
-    let script = crate::cloudinit::prepare_script(lane.terms.kvm, None, None);
+async fn by_ourselves(
+    crew: &Crew<'_>,
+    host: &dyn Host,
+    lane: &Lane,
+    firecracker: Option<&Download>,
+) -> Result<(), StepError> {
+    let script = prepare_script(&Preparation {
+        kvm: lane.terms.kvm,
+        ends: None,
+        root_key: None,
+        firecracker,
+    });
     let command = Command::new(["sh", "-s"])
         .as_root()
         .reading(script)

@@ -65,6 +65,10 @@ const CHECKS: &[Check] = &[
         script: include_str!("../checks/api.sh"),
     },
     Check {
+        name: "a minute",
+        script: include_str!("../checks/minute.sh"),
+    },
+    Check {
         name: "restart",
         script: include_str!("../checks/restart.sh"),
     },

@@ -12,6 +12,7 @@ use super::plan::{plan, prepare_spec};
 use super::wish::{OnError, Wish};
 use crate::crew::{Crew, StepError};
 use crate::down;
+use crate::install::Release;
 use crate::journal::{Journal, now};
 use crate::progress::Event;
 use crate::steps::verify::{Row, Verdict};
@@ -31,6 +32,7 @@ pub struct Up {
 pub async fn up(
     crew: &Crew<'_>,
     wish: &Wish,
+    release: &Release,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Up, UpError> {
     let mut journal = crew.yard.take(&wish.label)?;
@@ -52,6 +54,7 @@ pub async fn up(
                 resumable(lane, &terms)?;
                 let (label, stage) = (lane.label.clone(), lane.stage);
                 crew.progress.tell(&Event::Resumed { label, stage });
+                let_in(crew, lane, &prepared.spec).await?;
             }
             None => plan(crew, wish, &prepared, terms, &mut journal).await?,
         }
@@ -67,7 +70,13 @@ pub async fn up(
         Err(error) => return Err(nothing_begun(journal, error)),
     };
     let ours = known.is_none_or(|lane| !lane.maybe_made);
-    forward(crew, wish, &spec, journal, ours, interrupted).await
+    let work = Work {
+        crew,
+        wish,
+        release,
+        spec: &spec,
+    };
+    forward(&work, journal, ours, interrupted).await
 }
 
 /// Nothing was asked for: no trace of the attempt stays.
@@ -96,6 +105,14 @@ fn resumable(lane: &Lane, terms: &Terms) -> Result<(), UpError> {
     }
 }
 
+/// Its user may be somewhere else than when it was made.
+async fn let_in(crew: &Crew<'_>, lane: &Lane, spec: &Spec) -> Result<(), UpError> {
+    match &lane.handle {
+        Some(handle) => Ok(crew.provider.let_in(handle, spec).await?),
+        None => Ok(()),
+    }
+}
+
 fn terms(spec: &Spec, provider: &str) -> Terms {
     Terms {
         provider: provider.to_owned(),
@@ -107,15 +124,22 @@ fn terms(spec: &Spec, provider: &str) -> Terms {
     }
 }
 
+/// What every step has to do with.
+struct Work<'a> {
+    crew: &'a Crew<'a>,
+    wish: &'a Wish,
+    release: &'a Release,
+    spec: &'a Spec,
+}
+
 /// Step by step to the end.
 async fn forward(
-    crew: &Crew<'_>,
-    wish: &Wish,
-    spec: &Spec,
+    work: &Work<'_>,
     mut journal: Journal,
     ours: bool,
     mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Up, UpError> {
+    let crew = work.crew;
     let mut rows = Vec::new();
     loop {
         let lane = journal.lane().cloned().expect("it is planned");
@@ -132,7 +156,7 @@ async fn forward(
                 tokio::select! {
                     biased;
                     () = &mut interrupted => Err(StepError::Interrupted),
-                    done = one(crew, wish, spec, &mut journal, step, lane.maybe_made, &mut rows) => done,
+                    done = one(work, &mut journal, step, lane.maybe_made, &mut rows) => done,
                 }
             }
         };
@@ -149,27 +173,31 @@ async fn forward(
                 crew.progress.tell(&Event::Done { step, ms });
             }
             Err(cause) => {
-                return Err(failed(crew, wish, journal, ours, step, cause, rows).await);
+                return Err(failed(work, journal, ours, step, cause, rows).await);
             }
         }
     }
 }
 
 async fn one(
-    crew: &Crew<'_>,
-    wish: &Wish,
-    spec: &Spec,
+    work: &Work<'_>,
     journal: &mut Journal,
     step: Step,
     again: bool,
     rows: &mut Vec<Row>,
 ) -> Result<(), StepError> {
+    let Work {
+        crew,
+        release,
+        spec,
+        ..
+    } = *work;
     let lane = journal.lane().cloned().expect("it is planned");
     match step {
         Step::Create => create::create(crew, journal, spec, again).await,
         Step::Reach => reach::log_in(crew, &lane, step).await.map(drop),
-        Step::Prepare => prepare::prepare(crew, &lane).await,
-        Step::Sync => sync::sync(crew, &lane, &wish.release).await,
+        Step::Prepare => prepare::prepare(crew, &lane, work.wish.firecracker.as_ref()).await,
+        Step::Sync => sync::sync(crew, &lane, release).await,
         Step::Deploy => deploy::deploy(crew, &lane).await,
         Step::Verify => {
             *rows = verify::verify(crew, &lane, true).await?;
@@ -188,14 +216,14 @@ async fn one(
 
 /// Tells it, writes it down, and gives back what was made by this call.
 async fn failed(
-    crew: &Crew<'_>,
-    wish: &Wish,
+    work: &Work<'_>,
     mut journal: Journal,
     ours: bool,
     step: Step,
     cause: StepError,
     rows: Vec<Row>,
 ) -> UpError {
+    let Work { crew, wish, .. } = *work;
     crew.progress.tell(&Event::Failed {
         step,
         cause: cause.to_string(),

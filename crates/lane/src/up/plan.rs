@@ -61,8 +61,14 @@ pub async fn prepare_spec(
     };
     let capabilities = crew.provider.capabilities();
     if capabilities.user_data.is_some() {
-        spec.user_data = cloudinit::document(&spec, &identity, &wish.ssh_keys, &capabilities)
-            .map_err(|error| UpError::Document(firelane_cloud::causes(&error)))?;
+        spec.user_data = cloudinit::document(
+            &spec,
+            &identity,
+            &wish.ssh_keys,
+            wish.firecracker.as_ref(),
+            &capabilities,
+        )
+        .map_err(|error| UpError::Document(firelane_cloud::causes(&error)))?;
     }
     let quote = crew.provider.quote(&spec).await?;
     Ok(Prepared { spec, quote })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use firelane_model::lane::{Label, LaneId};
 
-use crate::install::Release;
+use crate::cloudinit::Download;
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -30,12 +30,12 @@ pub struct Wish {
     pub ssh_keys: Vec<String>,
     /// From which networks SSH may come.
     pub ssh_from: Vec<String>,
+    /// The Firecracker that it downloads. None: it gets none, or one is brought.
+    pub firecracker: Option<Download>,
     /// How long it may live.
     pub ttl: Duration,
     /// Most that it may cost over that time, in thousandths of a US dollar.
     pub most_milli_usd: Option<u64>,
-    /// What is installed.
-    pub release: Release,
     /// What becomes of it if a step fails, or its user interrupts.
     pub on_error: OnError,
 }

@@ -32,6 +32,8 @@ struct World {
 struct Known {
     tags: BTreeMap<String, String>,
     instance_type: String,
+    /// Networks that may log in.
+    open_to: Vec<String>,
     state: MachineState,
     looks: u32,
     seen_from: Instant,
@@ -61,6 +63,7 @@ impl SimulatedCloud {
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
                 .collect(),
             instance_type: "other".into(),
+            open_to: Vec::new(),
             state: MachineState::Running,
             looks: LOOKS,
             seen_from: Instant::now(),
@@ -79,6 +82,13 @@ impl SimulatedCloud {
             .collect()
     }
 
+    /// From where one may log in to the machines that are there.
+    pub fn open_to(&self) -> Vec<String> {
+        let world = self.world();
+        let machines = world.machines.values();
+        machines.flat_map(|known| known.open_to.clone()).collect()
+    }
+
     /// A machine ends by itself, as one whose time is over.
     pub fn lose_machines(&self) {
         self.world().machines.clear();
@@ -92,7 +102,7 @@ impl SimulatedCloud {
     async fn call<T>(
         &self,
         name: &str,
-        work: impl FnOnce(&mut World) -> Result<T, CloudError> + Send,
+        mut work: impl FnMut(&mut World) -> Result<T, CloudError> + Send,
     ) -> Result<T, CloudError> {
         let fail = |class, message: &str| CloudError::new(NAME, name, class, message);
         match self.faults.next(name) {
@@ -104,6 +114,10 @@ impl SimulatedCloud {
                 // Whatever it came to.
                 let _ = work(&mut self.world());
                 Err(fail(Class::Transient, "no answer").with_unknown_effect())
+            }
+            Some(Fault::Twice) => {
+                let _ = work(&mut self.world());
+                work(&mut self.world())
             }
             Some(Fault::KilledBefore) => self.faults.die().await,
             Some(Fault::KilledAfter) => {
@@ -151,6 +165,7 @@ impl Provider for SimulatedCloud {
             native_ttl: false,
             shutdown_ends_billing: true,
             firewall: true,
+            downloads: true,
         }
     }
 
@@ -194,7 +209,7 @@ impl Provider for SimulatedCloud {
         let tags = marker::tags(spec);
         let key = format!("key-{}", spec.lane);
         self.call("import-key", |world| {
-            world.keys.insert(key, tags.clone());
+            world.keys.insert(key.clone(), tags.clone());
             Ok(())
         })
         .await?;
@@ -204,6 +219,7 @@ impl Provider for SimulatedCloud {
             let known = Known {
                 tags: tags.clone(),
                 instance_type: spec.instance_type.clone(),
+                open_to: spec.ssh_from.clone(),
                 state: MachineState::Pending,
                 looks: 0,
                 seen_from: Instant::now() + UNSEEN,
@@ -232,6 +248,16 @@ impl Provider for SimulatedCloud {
                 _ => {}
             }
             Ok(Some(known.machine(&handle.id)))
+        })
+        .await
+    }
+
+    async fn let_in(&self, handle: &Handle, spec: &Spec) -> Result<(), CloudError> {
+        self.call("let_in", |world| {
+            if let Some(known) = world.machines.get_mut(&handle.id) {
+                known.open_to = spec.ssh_from.clone();
+            }
+            Ok(())
         })
         .await
     }

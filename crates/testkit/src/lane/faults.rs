@@ -20,17 +20,20 @@ pub enum Fault {
     KilledBefore,
     /// It is carried out, and we are killed before we know.
     KilledAfter,
+    /// It arrives twice, and is carried out twice.
+    Twice,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Throttled,
         Self::Lost,
         Self::AnswerLost,
         Self::Refused,
         Self::KilledBefore,
         Self::KilledAfter,
+        Self::Twice,
     ];
 
     /// Whether the process ends by it.
@@ -39,7 +42,7 @@ impl Fault {
     }
 }
 
-/// Counts calls, and lets one of them fail.
+/// Counts calls, and lets one of them fail, or some.
 #[derive(Clone, Default)]
 pub struct Faults {
     inner: Arc<Mutex<Plan>>,
@@ -50,6 +53,8 @@ pub struct Faults {
 struct Plan {
     calls: Vec<String>,
     at: Option<(usize, Fault)>,
+    /// Every call may fail: one in so many does.
+    dice: Option<(fastrand::Rng, u32)>,
 }
 
 impl Faults {
@@ -57,8 +62,17 @@ impl Faults {
     pub fn set(&self, at: Option<(usize, Fault)>) {
         let mut plan = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         *plan = Plan {
-            calls: Vec::new(),
             at,
+            ..Plan::default()
+        };
+    }
+
+    /// One call in so many fails, in some way, from now on.
+    pub fn roll(&self, seed: u64, one_in: u32) {
+        let mut plan = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        *plan = Plan {
+            dice: Some((fastrand::Rng::with_seed(seed), one_in)),
+            ..Plan::default()
         };
     }
 
@@ -78,6 +92,10 @@ impl Faults {
         let mut plan = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let number = plan.calls.len();
         plan.calls.push(call.to_owned());
+        if let Some((dice, one_in)) = &mut plan.dice {
+            let fails = dice.u32(..*one_in) == 0;
+            return dice.choice(Fault::ALL).filter(|_| fails);
+        }
         plan.at
             .filter(|(at, _)| *at == number)
             .map(|(_, fault)| fault)

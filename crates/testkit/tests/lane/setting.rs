@@ -114,18 +114,23 @@ impl Setting {
             extras: BTreeMap::new(),
             ssh_keys: Vec::new(),
             ssh_from: vec!["192.0.2.7/32".into()],
+            firecracker: None,
             ttl: Duration::from_secs(4 * 3600),
             most_milli_usd: None,
-            release: Release::find(&self.folder.path().join("bin")).unwrap(),
             on_error: OnError::CleanUp,
         }
     }
 
+    /// What is installed.
+    pub(crate) fn release(&self) -> Release {
+        Release::find(&self.folder.path().join("bin")).unwrap()
+    }
+
     /// `up`, until it ends or a fault kills it. None: killed.
     pub(crate) async fn up(&self, wish: &Wish) -> Option<Result<Up, UpError>> {
-        let crew = self.crew();
+        let (crew, release) = (self.crew(), self.release());
         tokio::select! {
-            ended = up(&crew, wish, pending()) => Some(ended),
+            ended = up(&crew, wish, &release, pending()) => Some(ended),
             () = self.faults.killed() => None,
         }
     }

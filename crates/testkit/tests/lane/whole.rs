@@ -1,13 +1,18 @@
 //! The whole way, and the ways back.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::future::pending;
 use std::time::Duration;
 
-use firelane_lane::down::Chosen;
+use firelane_cloud::registry::{self, Settings};
+use firelane_lane::crew::Crew;
+use firelane_lane::down::{self, Chosen, forget};
 use firelane_lane::list::{Standing, list};
 use firelane_lane::steps::verify::Verdict;
 use firelane_lane::up::{OnError, Then, UpError, up};
 use firelane_model::lane::{Stage, Step};
+use firelane_testkit::lane::Trouble;
 
 use crate::setting::Setting;
 
@@ -78,7 +83,9 @@ async fn an_interrupt_gives_back_what_was_begun() {
     let wish = setting.wish("mine");
     // While the machine is waited for.
     let after = tokio::time::sleep(Duration::from_secs(4));
-    let ended = up(&setting.crew(), &wish, after).await.unwrap_err();
+    let ended = up(&setting.crew(), &wish, &setting.release(), after)
+        .await
+        .unwrap_err();
     assert_eq!(ended.to_string(), "create: interrupted");
     assert_eq!(setting.cloud.what_is_there(), [""; 0]);
     assert!(setting.labels().is_empty());
@@ -90,7 +97,9 @@ async fn an_interrupted_lane_that_is_kept_goes_on() {
     let mut wish = setting.wish("mine");
     wish.on_error = OnError::Keep;
     let after = tokio::time::sleep(Duration::from_secs(4));
-    up(&setting.crew(), &wish, after).await.unwrap_err();
+    up(&setting.crew(), &wish, &setting.release(), after)
+        .await
+        .unwrap_err();
     assert_eq!(setting.cloud.what_is_there().len(), 2);
     let up = setting.up(&setting.wish("mine")).await.unwrap().unwrap();
     assert_eq!(up.lane.lane, wish.lane);
@@ -263,4 +272,57 @@ async fn a_damaged_journal_is_named_with_its_line_and_left_as_it_is() {
         "{said}"
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_again_lets_its_user_in_from_elsewhere() {
+    let setting = Setting::new();
+    let mut wish = setting.wish("mine");
+    setting.up(&wish).await.unwrap().unwrap();
+    assert_eq!(setting.cloud.open_to(), ["192.0.2.7/32"]);
+    wish.ssh_from = vec!["203.0.113.9/32".into()];
+    setting.up(&wish).await.unwrap().unwrap();
+    assert_eq!(setting.cloud.open_to(), ["203.0.113.9/32"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_may_cost_money_is_not_forgotten() {
+    let setting = Setting::new();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    let label = "mine".parse().unwrap();
+    let refused = forget(&setting.crew(), &label).await.unwrap_err();
+    assert!(refused.to_string().contains("may cost money"), "{refused}");
+    assert_eq!(setting.labels(), [label]);
+    assert_eq!(setting.cloud.what_is_there().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_on_a_machine_that_lets_nobody_in_any_more_can_be_given_up() {
+    let setting = Setting::new();
+    let settings = Settings {
+        variables: BTreeMap::new(),
+        state: setting.path().to_owned(),
+    };
+    let existing = registry::open("existing", &settings).unwrap();
+    let crew = Crew {
+        provider: &*existing,
+        ..setting.crew()
+    };
+    let mut wish = setting.wish("mine");
+    wish.extras.insert("host".into(), "192.0.2.1".into());
+    let release = setting.release();
+    up(&crew, &wish, &release, pending()).await.unwrap();
+    setting.access.set(Trouble::Silent);
+    let down = down::down(&crew, &Chosen::All).await.unwrap();
+    assert_eq!(down.left.len(), 1, "{down:?}");
+    assert_eq!(setting.labels(), [wish.label.clone()]);
+
+    let down = forget(&crew, &wish.label).await.unwrap();
+    assert_eq!(down.retired, [wish.label.clone()]);
+    assert!(setting.labels().is_empty());
+    let told = setting.told.text();
+    assert!(told.contains("what was installed stays"), "{told}");
+    // The label can be used again.
+    setting.access.set(Trouble::None);
+    up(&crew, &wish, &release, pending()).await.unwrap();
 }

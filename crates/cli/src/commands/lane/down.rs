@@ -1,6 +1,6 @@
 //! `firelane down`.
 
-use firelane_lane::down::{Chosen, Down, down as take_down};
+use firelane_lane::down::{Chosen, Down, down as take_down, forget};
 
 use super::LEFT;
 use super::place::{crew, known, provider, yard};
@@ -21,13 +21,19 @@ pub(in crate::commands) async fn down(args: DownArgs) -> Result<u8, Failure> {
         }
     };
     let provider = provider(&name)?;
+    let stages = Stages::new(false, None);
+    let crew = crew(&provider, &yard, &stages);
+    if let (true, Some(label)) = (args.forget, &args.label) {
+        // One that is not there is not given up.
+        known(&yard, label)?;
+        return told(&forget(&crew, label).await.map_err(Failure::platform)?);
+    }
     let chosen = match (args.label, args.older_than) {
         (Some(label), _) => Chosen::Label(label),
         (None, Some(age)) => Chosen::Older(age),
         (None, None) => Chosen::All,
     };
-    let stages = Stages::new(false, None);
-    let down = take_down(&crew(&provider, &yard, &stages), &chosen).await;
+    let down = take_down(&crew, &chosen).await;
     told(&down.map_err(Failure::platform)?)
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use firelane_cloud::Provider;
+use firelane_lane::cloudinit::Download;
 use firelane_lane::install::Release;
 use firelane_lane::up::{OnError, Then, Up, UpError, Wish, prepare_spec, up as bring_up};
 use firelane_model::lane::{Label, LaneId};
@@ -15,7 +16,7 @@ use super::place::{crew, provider, yard};
 use super::stages::{Stages, dollars};
 use super::verify::table;
 use super::{FAILED, LEFT};
-use crate::args::{OnErrorChoice, UpArgs, WishArgs};
+use crate::args::{FirecrackerChoice, OnErrorChoice, UpArgs, WishArgs};
 use crate::failure::Failure;
 use crate::host::open_store;
 use crate::say::say;
@@ -23,16 +24,17 @@ use crate::signals::Signals;
 
 pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let provider = provider(&args.provider.provider)?;
-    let mut wish = wish(&args)?;
+    let wish = wish(&args, provider.capabilities().downloads);
     if args.dry_run {
         return dry_run(&provider, &wish).await;
     }
+    let mut release = release(&args)?;
     // Kept until it has been sent.
     let exported = tempfile::tempdir().map_err(Failure::platform)?;
     if let Some(name) = &args.template {
         let sent = open_store()?.export(name, exported.path());
         sent.map_err(|error| Failure::usage(firelane_cloud::causes(&error)))?;
-        wish.release = wish.release.with_template(name, exported.path());
+        release = release.with_template(name, exported.path());
     }
     let yard = yard()?;
     let stages = Stages::new(args.json, Some(&yard.folder(&wish.label)));
@@ -47,7 +49,7 @@ pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
         again.next().await;
     };
     let ended = tokio::select! {
-        ended = bring_up(&crew, &wish, interrupted) => ended,
+        ended = bring_up(&crew, &wish, &release, interrupted) => ended,
         () = twice => {
             let down = down_command(&args.provider.provider, &args.label);
             eprintln!("firelane: interrupted twice; something may be left, and cost money; remedy: {down}");
@@ -68,8 +70,8 @@ pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
     }
 }
 
-/// What is wanted, as the arguments say it.
-fn wish(args: &UpArgs) -> Result<Wish, Failure> {
+/// What is installed, as the arguments say it.
+fn release(args: &UpArgs) -> Result<Release, Failure> {
     let programs = match &args.programs {
         Some(folder) => folder.clone(),
         None => beside_us()?,
@@ -78,10 +80,15 @@ fn wish(args: &UpArgs) -> Result<Wish, Failure> {
     let mut release = Release::find(&programs).map_err(|error| {
         wrong(error).with_remedy("say --programs FOLDER, with the programs of one release")
     })?;
-    if let Some(path) = &args.firecracker {
+    if let Some(FirecrackerChoice::File(path)) = &args.firecracker {
         release = release.with_firecracker(path).map_err(wrong)?;
     }
-    Ok(Wish {
+    Ok(release)
+}
+
+/// What is wanted, as the arguments say it. `downloads`: the machine can.
+fn wish(args: &UpArgs, downloads: bool) -> Wish {
+    Wish {
         label: args.label.clone(),
         lane: LaneId::from_bits(Uuid::now_v7().as_u128()),
         owner: owner(),
@@ -92,14 +99,18 @@ fn wish(args: &UpArgs) -> Result<Wish, Failure> {
         extras: extras(&args.wish),
         ssh_keys: args.ssh_pubkey.iter().cloned().collect(),
         ssh_from: args.wish.ssh_from.clone(),
+        firecracker: match &args.firecracker {
+            Some(FirecrackerChoice::Download(download)) => Some(download.clone()),
+            None if downloads && !args.wish.no_kvm => Some(Download::pinned()),
+            Some(FirecrackerChoice::File(_) | FirecrackerChoice::None) | None => None,
+        },
         ttl: args.ttl,
         most_milli_usd: args.max_spend,
-        release,
         on_error: match args.on_error {
             OnErrorChoice::Cleanup => OnError::CleanUp,
             OnErrorChoice::Keep => OnError::Keep,
         },
-    })
+    }
 }
 
 /// Folder of this program.

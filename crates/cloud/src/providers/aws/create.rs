@@ -157,6 +157,19 @@ impl Aws {
         Ok(machine)
     }
 
+    /// Has its group let its user in from where the user is now. A group that is the user's own is left
+    /// as it is.
+    pub(super) async fn refresh(&self, spec: &Spec) -> Result<(), CloudError> {
+        let extras = self.extras(spec)?;
+        if extras.group.is_some() {
+            return Ok(());
+        }
+        let from = sources::find(&self.client, spec).await?;
+        let subnet = extras.subnet.as_deref();
+        let network = networks::find(&self.client, &spec.region, subnet).await?;
+        groups::refresh(&self.client, spec, &network.vpc, from).await
+    }
+
     /// What [`make`](Self::make) would ask for. The user-data is told of by its size.
     pub(super) async fn steps(&self, spec: &Spec) -> Result<Vec<Step>, CloudError> {
         let extras = self.extras(spec)?;

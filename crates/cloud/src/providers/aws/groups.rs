@@ -76,6 +76,20 @@ pub(super) async fn ready(
     Ok(group)
 }
 
+/// Has the rules of this owner in a VPC's group as they are wanted now, if there is one.
+pub(super) async fn refresh(
+    client: &Client,
+    spec: &Spec,
+    vpc: &str,
+    wanted: Vec<String>,
+) -> Result<(), CloudError> {
+    match missing(client, spec, vpc, wanted).await? {
+        (Some(group), changes) => change(client, spec, &group, &changes).await,
+        // Its machine was made in a group that is gone, and has another one.
+        (None, _) => Ok(()),
+    }
+}
+
 /// Removes a group that was made for a machine which did not come about.
 pub(super) async fn give_up(client: &Client, spec: &Spec, vpc: &str, group: &Group) {
     if !group.is_new {

@@ -145,6 +145,7 @@ impl Provider for Aws {
             native_ttl: false,
             shutdown_ends_billing: true,
             firewall: true,
+            downloads: true,
         }
     }
 
@@ -182,6 +183,10 @@ impl Provider for Aws {
                 Ok(None)
             }
         }
+    }
+
+    async fn let_in(&self, _: &Handle, spec: &Spec) -> Result<(), CloudError> {
+        self.refresh(spec).await
     }
 
     async fn list(&self, which: &Which) -> Result<Vec<Machine>, CloudError> {

@@ -99,6 +99,7 @@ impl Provider for Local {
             native_ttl: true,
             shutdown_ends_billing: true,
             firewall: false,
+            downloads: false,
         }
     }
 
