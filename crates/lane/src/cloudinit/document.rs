@@ -101,6 +101,7 @@ mod tests {
     use std::time::Duration;
 
     use firelane_cloud::provider::{Capabilities, UserData};
+    use firelane_cloud::registry::{self, Settings};
     use firelane_model::lane::LaneId;
     use firelane_model::time::Moment;
 
@@ -163,6 +164,39 @@ mod tests {
             &["ssh-ed25519 DDDD alice".into()],
             "the script".into()
         ));
+    }
+
+    /// Of the script its settings: the rest is the same for all.
+    #[test]
+    fn each_provider_gets_its_document_as_it_was() {
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "of-an-example"),
+            ("HCLOUD_TOKEN", "of-an-example"),
+        ];
+        let settings = Settings {
+            variables: variables
+                .map(|(name, value)| (name.into(), value.into()))
+                .into(),
+            state: "state".into(),
+        };
+        for (name, _) in registry::all() {
+            let capabilities = registry::open(name, &settings).unwrap().capabilities();
+            if capabilities.user_data.is_none() {
+                continue;
+            }
+            let download = Download::pinned();
+            let firecracker = capabilities.downloads.then_some(&download);
+            let (spec, identity) = (spec(), identity());
+            let text =
+                super::super::document(&spec, &identity, &[], firecracker, &capabilities).unwrap();
+            let (head, json) = text.split_once('\n').unwrap();
+            let mut json: serde_json::Value = serde_json::from_str(json).unwrap();
+            let script = &mut json["write_files"][0]["content"];
+            *script = script.as_str().unwrap().lines().next().unwrap().into();
+            let document = format!("{head}\n{}", serde_json::to_string_pretty(&json).unwrap());
+            insta::assert_snapshot!(format!("document-of-{name}"), document);
+        }
     }
 
     #[test]
