@@ -23,6 +23,8 @@ pub struct Timing {
     pub prepare: Duration,
     /// Until the programs are there.
     pub sync: Duration,
+    /// Until the programs are built, where the machine does that.
+    pub build: Duration,
     /// Until the services run.
     pub deploy: Duration,
     /// One check of a verification.
@@ -42,6 +44,7 @@ impl Default for Timing {
             other_key: minutes(3),
             prepare: minutes(20),
             sync: minutes(20),
+            build: minutes(90),
             deploy: minutes(15),
             check: minutes(10),
             retire: minutes(15),

@@ -161,7 +161,7 @@ impl Lab {
         &self.home
     }
 
-    /// The guest-runner.
+    /// The folder of the programs.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin

@@ -332,6 +332,25 @@ fn label_of(lab: &Lab, name: &str) -> String {
     lab.name(name).to_ascii_lowercase()
 }
 
+/// Sources whose programs are built already: the host has no network to build others. Everything around that is real.
+fn sources_of_what_is_built(lab: &Lab) -> String {
+    let sources = lab.path().join("sources");
+    let built = sources.join("built");
+    fs::create_dir_all(&built).unwrap();
+    for name in [
+        "firelane",
+        "firelane-hostd",
+        "firelane-guest",
+        "firelane-bare",
+    ] {
+        fs::copy(lab.bin().join(name), built.join(name)).unwrap();
+    }
+    fs::write(sources.join("Cargo.toml"), "[workspace]\n").unwrap();
+    let makefile = "dist:\n\tmkdir -p $(CARGO_TARGET_DIR)/dist/firelane/bin\n\tcp built/* $(CARGO_TARGET_DIR)/dist/firelane/bin/\n";
+    fs::write(sources.join("Makefile"), makefile).unwrap();
+    sources.to_str().unwrap().to_owned()
+}
+
 /// Makes on a machine an archive that is laid out as Firecracker's releases are; writes its SHA-256.
 const ARCHIVE: &str = "sudo sh -c 'cd /run && mkdir release-v1.16.1-x86_64 && cd release-v1.16.1-x86_64 &&
     cp /bin/true firecracker-v1.16.1-x86_64 && cp /bin/false jailer-v1.16.1-x86_64 && touch LICENSE &&
@@ -350,6 +369,7 @@ async fn on_a_machine_that_was_there_down_removes_exactly_what_up_installed() {
     let identity = format!("identity={}", keys.join("id").display());
     let known_hosts = format!("known-hosts={}", keys.join("known_hosts").display());
     let lane = label_of(&lab, "existing");
+    let sources = sources_of_what_is_built(&lab);
     let up = [
         "up",
         "--provider",
@@ -365,6 +385,9 @@ async fn on_a_machine_that_was_there_down_removes_exactly_what_up_installed() {
         "--no-kvm",
         "--template",
         "base",
+        "--build-on-host",
+        "--sources",
+        &sources,
         "--firecracker",
     ];
     let ready = "sudo cat /run/firelane/prepare.json";

@@ -81,6 +81,17 @@ pub struct UpArgs {
     /// Folder of the programs to install [default: where this program is]
     #[arg(long, value_name = "FOLDER", env = "FIRELANE_BIN_DIR")]
     pub programs: Option<PathBuf>,
+    /// Send the sources, not the programs, and have the host build them: it installs Rust for that, which stays
+    #[arg(long)]
+    pub build_on_host: bool,
+    /// Folder of the sources that the host builds
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        default_value = ".",
+        requires = "build_on_host"
+    )]
+    pub sources: PathBuf,
     /// The host's Firecracker: a static program to bring; URL#sha256=HEX of an archive of a release, which the host
     /// downloads; or none, and guests run by QEMU [default: the release that Firelane is tested with, downloaded, on
     /// hosts that are to have KVM and can download]

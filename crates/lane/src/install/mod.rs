@@ -3,6 +3,7 @@
 //! ```text
 //!   staged here, sent by rsync to INCOMING, put into place by install.sh, which writes MANIFEST:
 //!     bin/          programs                        -> /usr/local/bin
+//!     sources/      if the machine builds those     -> bin/, by build.sh
 //!     units/        systemd units                   -> /etc/systemd/system
 //!     etc/          settings, made anew each time   -> /etc/firelane
 //!     store/        templates, if any are brought   -> /var/lib/firelane/store
@@ -17,10 +18,12 @@
 //! | --- | --- |
 //! | `release.rs` | which programs, from where |
 //! | `stage.rs` | the folder that is sent |
+//! | `sources.rs` | what of sources is sent |
 //! | `units.rs` | the services, as data |
-//! | `install.sh`, `remove.sh` | the part that runs on the machine |
+//! | `build.sh`, `install.sh`, `remove.sh` | the part that runs on the machine |
 
 mod release;
+mod sources;
 mod stage;
 mod units;
 
@@ -43,6 +46,15 @@ pub const DEPLOY_STATUS: &str = "/etc/firelane/deploy-status";
 pub const MANIFEST: &str = "/etc/firelane/manifest";
 
 const REMOVE: &str = include_str!("remove.sh");
+
+/// Builds the programs of the sources that were sent.
+pub(crate) async fn build(host: &dyn Host, deadline: Duration) -> Result<(), StepError> {
+    let script = format!("{INCOMING}/build.sh");
+    let command = Command::new(["sh", &script, INCOMING])
+        .as_root()
+        .within(deadline);
+    must(host, "build.sh", &command).await.map(drop)
+}
 
 /// Puts what was sent into place and starts the services.
 pub(crate) async fn install(host: &dyn Host, deadline: Duration) -> Result<(), StepError> {

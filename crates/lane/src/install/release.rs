@@ -1,4 +1,4 @@
-//! Which programs are installed.
+//! Which programs are installed, and where they are from.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,6 +24,12 @@ pub enum ReleaseError {
         #[source]
         source: io::Error,
     },
+    /// A folder without sources.
+    #[error("{} is missing: these are no sources of Firelane", path.display())]
+    NoSources {
+        /// What every copy of the sources has.
+        path: PathBuf,
+    },
     /// A file that is no program of this kind of machine.
     #[error("{} is no program for x86-64 Linux", path.display())]
     Foreign {
@@ -32,10 +38,19 @@ pub enum ReleaseError {
     },
 }
 
-/// Programs that are there and can be installed.
+/// Where the programs are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    /// They are in this folder.
+    Built(PathBuf),
+    /// The machine builds them of what is in this folder.
+    Sources(PathBuf),
+}
+
+/// Programs that can be installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    folder: PathBuf,
+    origin: Origin,
     firecracker: Option<PathBuf>,
     /// Name of a template, and a part of a store that has it.
     template: Option<(String, PathBuf)>,
@@ -47,12 +62,22 @@ impl Release {
         for name in PROGRAMS {
             check(&folder.join(name))?;
         }
-        let folder = folder.to_owned();
-        Ok(Release {
-            folder,
-            firecracker: None,
-            template: None,
-        })
+        Ok(Release::from(Origin::Built(folder.to_owned())))
+    }
+
+    /// Those that the machine builds of the sources in this folder. It needs a way to Debian's packages and to crates
+    /// for that, and some GiB of disk.
+    ///
+    /// # Errors
+    /// [`ReleaseError::NoSources`].
+    pub fn of_sources(folder: &Path) -> Result<Release, ReleaseError> {
+        for name in ["Makefile", "Cargo.toml"] {
+            let path = folder.join(name);
+            if !path.is_file() {
+                return Err(ReleaseError::NoSources { path });
+            }
+        }
+        Ok(Release::from(Origin::Sources(folder.to_owned())))
     }
 
     /// The same with a Firecracker, which hostd starts from then on. It has to be linked statically: nothing else is in its jail.
@@ -82,11 +107,33 @@ impl Release {
         Some((name, store))
     }
 
-    /// The programs, each with the name that it gets.
-    pub(super) fn programs(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let own = PROGRAMS.iter().map(|name| (*name, self.folder.join(name)));
+    /// The sources, if the machine builds the programs.
+    pub(crate) fn sources(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Built(_) => None,
+            Origin::Sources(folder) => Some(folder),
+        }
+    }
+
+    /// The programs, each with the name that it gets, and where it is here; what the machine builds is not.
+    pub(super) fn programs(&self) -> impl Iterator<Item = (&'static str, Option<PathBuf>)> {
+        let here = |name: &str| match &self.origin {
+            Origin::Built(folder) => Some(folder.join(name)),
+            Origin::Sources(_) => None,
+        };
+        let own = PROGRAMS.iter().map(move |name| (*name, here(name)));
         let firecracker = self.firecracker.iter();
-        own.chain(firecracker.map(|path| ("firecracker", path.clone())))
+        own.chain(firecracker.map(|path| ("firecracker", Some(path.clone()))))
+    }
+}
+
+impl From<Origin> for Release {
+    fn from(origin: Origin) -> Release {
+        Release {
+            origin,
+            firecracker: None,
+            template: None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ set -eu
 etc=/etc/firelane
 manifest=$etc/manifest
 # What was sent or downloaded, whether or not it was installed.
-rm -rf /var/lib/firelane-incoming /usr/local/lib/firelane/firecracker /usr/local/lib/firelane/firecracker.new
+rm -rf /var/lib/firelane-incoming /var/lib/firelane-build /usr/local/lib/firelane/firecracker /usr/local/lib/firelane/firecracker.new
 if [ -d /usr/local/lib/firelane ]; then rmdir --ignore-fail-on-non-empty /usr/local/lib/firelane; fi
 if [ ! -e "$manifest" ]; then
     echo 'nothing to remove'

@@ -6,8 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::release::Release;
+use super::sources;
 use super::units::UNITS;
 
+const BUILD: &str = include_str!("build.sh");
 const INSTALL: &str = include_str!("install.sh");
 const REMOVE: &str = super::REMOVE;
 const SERVE_ENV: &str = include_str!("serve.env");
@@ -27,10 +29,17 @@ pub(crate) fn stage(release: &Release, folder: &Path) -> Result<(), StageError> 
     let mut plan = String::new();
     let bin = make(&folder.join("bin"))?;
     for (name, program) in release.programs() {
-        let to = bin.join(name);
-        fs::copy(&program, &to).map_err(error("copy", &program))?;
-        set_mode(&to, 0o755)?;
+        if let Some(program) = program {
+            let to = bin.join(name);
+            fs::copy(&program, &to).map_err(error("copy", &program))?;
+            set_mode(&to, 0o755)?;
+        }
         plan.push_str(&format!("program {name}\n"));
+    }
+    if let Some(sources) = release.sources() {
+        let copied = sources::copy(sources, &folder.join("sources"));
+        copied.map_err(|(path, source)| error("copy", &path)(source))?;
+        write(&folder.join("build.sh"), BUILD, 0o755)?;
     }
     let units = make(&folder.join("units"))?;
     for unit in UNITS {

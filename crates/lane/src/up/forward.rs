@@ -198,7 +198,7 @@ async fn one(
         Step::Reach => reach::log_in(crew, &lane, step).await.map(drop),
         Step::Prepare => prepare::prepare(crew, &lane, work.wish.firecracker.as_ref()).await,
         Step::Sync => sync::sync(crew, &lane, release).await,
-        Step::Deploy => deploy::deploy(crew, &lane).await,
+        Step::Deploy => deploy::deploy(crew, &lane, release).await,
         Step::Verify => {
             *rows = verify::verify(crew, &lane, true).await?;
             match rows

@@ -72,14 +72,19 @@ pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
 
 /// What is installed, as the arguments say it.
 fn release(args: &UpArgs) -> Result<Release, Failure> {
-    let programs = match &args.programs {
-        Some(folder) => folder.clone(),
-        None => beside_us()?,
-    };
     let wrong = |error| Failure::usage(firelane_cloud::causes(&error));
-    let mut release = Release::find(&programs).map_err(|error| {
-        wrong(error).with_remedy("say --programs FOLDER, with the programs of one release")
-    })?;
+    let mut release = if args.build_on_host {
+        Release::of_sources(&args.sources)
+            .map_err(|error| wrong(error).with_remedy("say --sources FOLDER, with a checkout"))?
+    } else {
+        let programs = match &args.programs {
+            Some(folder) => folder.clone(),
+            None => beside_us()?,
+        };
+        Release::find(&programs).map_err(|error| {
+            wrong(error).with_remedy("say --programs FOLDER, with the programs of one release")
+        })?
+    };
     if let Some(FirecrackerChoice::File(path)) = &args.firecracker {
         release = release.with_firecracker(path).map_err(wrong)?;
     }

@@ -13,17 +13,18 @@ use rustix::fs::FlockOperation;
 use super::tool::{Failed, file, run};
 
 /// Grows with every change to what is built.
-const RECIPE: &str = "debian-12-1";
+const RECIPE: &str = "debian-12-2";
 const SUITE: &str = "bookworm";
 /// Debian's keys, on a host of another distribution.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What clouds' images have, and what the preparation of a machine would fetch: it has no network.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "ca-certificates",
     "cloud-init",
     "curl",
     "dbus",
     "iproute2",
+    "make",
     "nftables",
     "openssh-server",
     "procps",
