@@ -11,6 +11,7 @@ use firelane_vmm::timeline::{Phase, Timeline};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::time::Instant;
 
+use crate::network::{self, GuestNetwork, OpenError, Reach};
 use crate::snapshot::CONNECT_TIMEOUT;
 use crate::workshop::PrepareError;
 
@@ -32,6 +33,9 @@ pub enum CloneError {
     /// The clone did not confirm that it is renewed, so it was not used.
     #[error("the clone did not take an identity of its own")]
     Renew(#[from] SessionError),
+    /// It gets no network, so it was not started.
+    #[error(transparent)]
+    Network(#[from] OpenError),
     /// This host has no random numbers.
     #[error("cannot get random numbers for the clone")]
     Random(#[source] std::io::Error),
@@ -46,6 +50,15 @@ impl CloneError {
             CloneError::Restore(BootError::Load(_) | BootError::Died(_))
         )
     }
+
+    /// What the user can do about it, where that is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            CloneError::Network(error) => error.remedy().map(String::from),
+            _ => None,
+        }
+    }
 }
 
 /// A clone that may be used, and the session in which it was renewed.
@@ -56,6 +69,8 @@ pub struct Ready {
     pub session: Session,
     /// What it is called inside.
     pub names: Names,
+    /// Its network, if its template gives it one. It is closed once the microVM is gone.
+    pub network: Option<GuestNetwork>,
 }
 
 /// What a clone is called inside: no other has the same.
@@ -81,18 +96,43 @@ impl Names {
 }
 
 /// Restores a snapshot, and gives the clone what makes it different from all others. A clone that
-/// does not confirm this is destroyed.
+/// does not confirm this is destroyed. It gets a network of its own, if it may reach something.
 ///
 /// # Errors
 /// [`CloneError`].
 pub async fn restore(
     driver: &dyn Driver,
     machine: &Machine,
+    reach: Option<&Reach>,
     files: &SnapshotFiles,
     timeline: &mut Timeline,
 ) -> Result<Ready, CloneError> {
-    let vm = driver.restore(machine, files, timeline).await?;
-    take_up(vm, &machine.id, files, timeline).await
+    let (network, machine) = connected(machine, reach).await?;
+    match driver.restore(&machine, files, timeline).await {
+        Ok(vm) => take_up(vm, network, &machine.id, files, timeline).await,
+        Err(error) => {
+            network::close(network).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// The machine with its device on a network of its own, if it may reach something. One that has a device and
+/// may reach nothing keeps it unconnected.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn connected(
+    machine: &Machine,
+    reach: Option<&Reach>,
+) -> Result<(Option<GuestNetwork>, Machine), OpenError> {
+    let mut machine = machine.clone();
+    let Some(reach) = reach else {
+        return Ok((None, machine));
+    };
+    let network = reach.open().await?;
+    machine.network = Some(network.device()?);
+    Ok((Some(network), machine))
 }
 
 /// Gives a clone that was just restored what makes it different from all others. One that does not confirm
@@ -102,6 +142,7 @@ pub async fn restore(
 /// [`CloneError`].
 pub async fn take_up(
     vm: Box<dyn MicroVm>,
+    network: Option<GuestNetwork>,
     id: &str,
     files: &SnapshotFiles,
     timeline: &mut Timeline,
@@ -109,7 +150,12 @@ pub async fn take_up(
     match first_contact(&*vm, id, timeline).await {
         Ok((session, names)) => {
             check_rest(files);
-            Ok(Ready { vm, session, names })
+            Ok(Ready {
+                vm,
+                session,
+                names,
+                network,
+            })
         }
         Err(error) => {
             // It was ended for that, and everything else follows from it.
@@ -120,6 +166,7 @@ pub async fn take_up(
             if let Err(left) = vm.destroy().await {
                 tracing::warn!(error = %left, "left to the next sweep");
             }
+            network::close(network).await;
             Err(error)
         }
     }

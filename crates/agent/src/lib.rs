@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | [`snapshot`] | finds the snapshot of a template's warmed guest, or makes it |
 //! | [`clone`] | gives a clone of it that has confirmed that it is like no other |
+//! | [`network`] | opens the network of a clone, and tells what happened in it |
 //! | [`warm`] | has clones run a program and wait, stopped |
 //! | [`workshop`] | holds what clones are made with |
 //! | `standing` | has VMMs wait for the next restores |
@@ -23,6 +24,7 @@ pub mod clone;
 mod feed;
 pub mod follow;
 mod load;
+pub mod network;
 mod pools;
 mod problem;
 mod run;

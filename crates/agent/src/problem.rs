@@ -23,7 +23,8 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
             let remedy = refused.remedy().unwrap_or_default();
             internal(error).with_remedy(remedy)
         }
-        PrepareError::Network { .. } => Problem::new(Code::Invalid, error.to_string()),
+        PrepareError::NoNetworks { .. } => Problem::new(Code::Invalid, error.to_string())
+            .with_remedy("as root, without the service: firelane run --driver qemu"),
         PrepareError::Rebuild(BuildingError::Build(failed)) => match failed.remedy() {
             Some(remedy) => internal(error).with_remedy(remedy),
             None => internal(error),
@@ -33,7 +34,10 @@ pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
 }
 
 pub(crate) fn from_clone(error: &CloneError) -> Problem {
-    internal(error)
+    match error.remedy() {
+        Some(remedy) => internal(error).with_remedy(remedy),
+        None => internal(error),
+    }
 }
 
 pub(crate) fn from_content(error: &NotBase64) -> Problem {

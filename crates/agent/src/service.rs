@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::load::Load;
+use crate::network::{self, GuestNetwork};
 use crate::pools::Pools;
 use crate::run::Runs;
 use crate::sandbox::Sandboxes;
@@ -180,11 +181,12 @@ impl Agent {
     }
 
     /// Destroys a microVM without keeping anybody waiting.
-    pub(crate) fn teardown(&self, vm: Box<dyn MicroVm>) {
+    pub(crate) fn teardown(&self, vm: Box<dyn MicroVm>, network: Option<GuestNetwork>) {
         self.tasks.spawn(async move {
             if let Err(error) = vm.destroy().await {
                 tracing::warn!(%error, "left to the next sweep");
             }
+            network::close(network).await;
         });
     }
 

@@ -5,7 +5,8 @@
 //!   nobody takes it for a minute, its template changes, the service ends ── it is ended
 //! ```
 //!
-//! They hold a VMM's own memory and no guest's: 15 MiB with QEMU, 3 with Firecracker.
+//! They hold a VMM's own memory and no guest's: 15 MiB with QEMU, 3 with Firecracker. Where the template has a network,
+//! each holds one of its own, open and fenced.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,11 +19,19 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clone::{CloneError, connected};
+use crate::network::{self, GuestNetwork};
 use crate::snapshot;
 use crate::workshop::{Prepared, new_id};
 
 /// How long one waits for a restore.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// A VMM that waits, and its network, which no guest has used.
+pub(crate) struct Stand {
+    pub(crate) vmm: Box<dyn StandBy>,
+    pub(crate) network: Option<GuestNetwork>,
+}
 
 /// The VMMs that wait on this host.
 #[derive(Clone)]
@@ -49,7 +58,7 @@ struct State {
 /// Those of one template.
 struct Waiting {
     prepared: Arc<Prepared>,
-    vmms: VecDeque<(u64, Box<dyn StandBy>)>,
+    vmms: VecDeque<(u64, Stand)>,
     starting: usize,
 }
 
@@ -66,7 +75,7 @@ impl Standing {
     }
 
     /// One that waits for this snapshot. Those that have died meanwhile are no use to anybody.
-    pub(crate) fn take(&self, prepared: &Arc<Prepared>) -> Option<Box<dyn StandBy>> {
+    pub(crate) fn take(&self, prepared: &Arc<Prepared>) -> Option<Stand> {
         if self.0.most == 0 {
             return None;
         }
@@ -77,11 +86,11 @@ impl Standing {
             if !Arc::ptr_eq(&waiting.prepared, prepared) {
                 useless.extend(waiting.vmms.drain(..));
             }
-            while let Some((number, vmm)) = waiting.vmms.pop_front() {
-                if vmm.lives() {
-                    return Some(vmm);
+            while let Some((number, stand)) = waiting.vmms.pop_front() {
+                if stand.vmm.lives() {
+                    return Some(stand);
                 }
-                useless.push((number, vmm));
+                useless.push((number, stand));
             }
             None
         });
@@ -90,8 +99,8 @@ impl Standing {
             None => state.missed += 1,
         }
         drop(state);
-        for (_, vmm) in useless {
-            self.0.tasks.spawn(discard(vmm));
+        for (_, stand) in useless {
+            self.0.tasks.spawn(discard(stand));
         }
         taken
     }
@@ -117,8 +126,8 @@ impl Standing {
         let wanted = waiting.vmms.len() + waiting.starting < self.0.most;
         waiting.starting += usize::from(wanted);
         drop(state);
-        for (_, vmm) in useless {
-            self.0.tasks.spawn(discard(vmm));
+        for (_, stand) in useless {
+            self.0.tasks.spawn(discard(stand));
         }
         if wanted {
             let (inner, prepared) = (Arc::clone(&self.0), Arc::clone(prepared));
@@ -129,8 +138,8 @@ impl Standing {
     /// Ends those of a template that is gone.
     pub(crate) fn forget(&self, template: &str) {
         let forgotten = self.0.lock().waiting.remove(template);
-        for (_, vmm) in forgotten.into_iter().flat_map(|waiting| waiting.vmms) {
-            self.0.tasks.spawn(discard(vmm));
+        for (_, stand) in forgotten.into_iter().flat_map(|waiting| waiting.vmms) {
+            self.0.tasks.spawn(discard(stand));
         }
     }
 
@@ -160,13 +169,11 @@ impl Inner {
             id: new_id(),
             ..prepared.machine.clone()
         };
-        let files = snapshot::files(&prepared.snapshot);
-        let mut unseen = Timeline::start();
-        let started = self.driver.stand_by(&machine, &files, &mut unseen).await;
-        let number = match started.map(|vmm| self.put(&prepared, vmm)) {
+        let started = self.launch(&machine, &prepared).await;
+        let number = match started.map(|stand| self.put(&prepared, stand)) {
             Ok(Ok(number)) => number,
             // The template has changed meanwhile.
-            Ok(Err(vmm)) => return discard(vmm).await,
+            Ok(Err(stand)) => return discard(stand).await,
             Err(error) => {
                 if let Some(waiting) = of(&mut self.lock(), &prepared) {
                     waiting.starting -= 1;
@@ -180,33 +187,42 @@ impl Inner {
             () = sleep(IDLE) => {}
             () = self.stop.cancelled() => {}
         }
-        if let Some(vmm) = self.withdraw(prepared.name(), number) {
-            discard(vmm).await;
+        if let Some(stand) = self.withdraw(prepared.name(), number) {
+            discard(stand).await;
+        }
+    }
+
+    async fn launch(&self, machine: &Machine, prepared: &Prepared) -> Result<Stand, CloneError> {
+        let (network, machine) = connected(machine, prepared.reach.as_ref()).await?;
+        let files = snapshot::files(&prepared.snapshot);
+        let mut unseen = Timeline::start();
+        match self.driver.stand_by(&machine, &files, &mut unseen).await {
+            Ok(vmm) => Ok(Stand { vmm, network }),
+            Err(error) => {
+                network::close(network).await;
+                Err(error.into())
+            }
         }
     }
 
     /// Lets one wait; its number. It comes back if nobody can want it.
-    fn put(
-        &self,
-        prepared: &Arc<Prepared>,
-        vmm: Box<dyn StandBy>,
-    ) -> Result<u64, Box<dyn StandBy>> {
+    fn put(&self, prepared: &Arc<Prepared>, stand: Stand) -> Result<u64, Stand> {
         let mut state = self.lock();
         let number = state.next;
         let Some(waiting) = of(&mut state, prepared) else {
-            return Err(vmm);
+            return Err(stand);
         };
         waiting.starting -= 1;
-        waiting.vmms.push_back((number, vmm));
+        waiting.vmms.push_back((number, stand));
         state.next += 1;
         Ok(number)
     }
 
-    fn withdraw(&self, name: &str, number: u64) -> Option<Box<dyn StandBy>> {
+    fn withdraw(&self, name: &str, number: u64) -> Option<Stand> {
         let mut state = self.lock();
         let vmms = &mut state.waiting.get_mut(name)?.vmms;
         let place = vmms.iter().position(|(own, _)| *own == number)?;
-        vmms.remove(place).map(|(_, vmm)| vmm)
+        vmms.remove(place).map(|(_, stand)| stand)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -220,8 +236,9 @@ fn of<'a>(state: &'a mut State, prepared: &Arc<Prepared>) -> Option<&'a mut Wait
     Arc::ptr_eq(&waiting.prepared, prepared).then_some(waiting)
 }
 
-async fn discard(vmm: Box<dyn StandBy>) {
-    if let Err(error) = vmm.discard().await {
+async fn discard(stand: Stand) {
+    if let Err(error) = stand.vmm.discard().await {
         tracing::warn!(%error, "left to the next sweep");
     }
+    network::close(stand.network).await;
 }

@@ -19,6 +19,7 @@ use firelane_vmm::timeline::{Phase, Timeline};
 
 use crate::clone::{CloneError, Names, Ready, renew};
 use crate::follow::{Bounds, FollowError, Sink, follow};
+use crate::network::{self, GuestNetwork};
 use crate::workshop::{Prepared, Workshop};
 
 /// How long the throwaway program may take; rustc under emulation needs seconds.
@@ -51,6 +52,7 @@ pub struct Warm {
     vm: Box<dyn MicroVm>,
     session: Session,
     names: Names,
+    network: Option<GuestNetwork>,
 }
 
 impl Warm {
@@ -69,14 +71,20 @@ impl Warm {
             mut vm,
             session,
             names,
+            network,
         } = workshop.restore(prepared, id, &mut unseen).await?;
         match exercise(&mut *vm, &session, prepared, lang).await {
             Ok(()) => {
                 session.set_paused(true);
-                Ok(Warm { vm, session, names })
+                Ok(Warm {
+                    vm,
+                    session,
+                    names,
+                    network,
+                })
             }
             Err(error) => {
-                destroy(vm).await;
+                destroy(vm, network).await;
                 Err(error)
             }
         }
@@ -91,6 +99,7 @@ impl Warm {
             mut vm,
             session,
             names,
+            network,
         } = self;
         let woken = async {
             vm.resume().await?;
@@ -101,9 +110,14 @@ impl Warm {
             Ok(())
         };
         match woken.await {
-            Ok(()) => Ok(Ready { vm, session, names }),
+            Ok(()) => Ok(Ready {
+                vm,
+                session,
+                names,
+                network,
+            }),
             Err(error) => {
-                destroy(vm).await;
+                destroy(vm, network).await;
                 Err(error)
             }
         }
@@ -112,7 +126,7 @@ impl Warm {
     /// Ends it, unused.
     pub async fn destroy(self) {
         drop(self.session);
-        destroy(self.vm).await;
+        destroy(self.vm, self.network).await;
     }
 }
 
@@ -180,10 +194,11 @@ fn env(prepared: &Prepared) -> Vec<(String, String)> {
     manifest.env.clone().into_iter().collect()
 }
 
-async fn destroy(vm: Box<dyn MicroVm>) {
+async fn destroy(vm: Box<dyn MicroVm>, network: Option<GuestNetwork>) {
     if let Err(error) = vm.destroy().await {
         tracing::warn!(%error, "left to the next sweep");
     }
+    network::close(network).await;
 }
 
 /// Nobody reads what the throwaway program writes.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Snapshot, Store, StoreError, Template};
-use firelane_vmm::driver::{Driver, Machine, MicroVm};
+use firelane_network::policy::PolicyError;
+use firelane_vmm::driver::{Driver, Machine, MicroVm, NetworkDevice};
 use firelane_vmm::timeline::Timeline;
 use jiff::Timestamp;
 use tokio::task::JoinError;
@@ -15,8 +16,9 @@ use uuid::Uuid;
 
 use crate::building::{Building, BuildingError, Logged};
 use crate::clone::{self, CloneError, Ready};
+use crate::network::{self, GuestNetwork, Reach};
 use crate::snapshot::{self, MakeError};
-use crate::standing::Standing;
+use crate::standing::{Stand, Standing};
 
 /// How long a guest may take to boot.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,6 +45,8 @@ pub struct Prepared {
     pub machine: Machine,
     /// The snapshot.
     pub snapshot: Verified<Snapshot>,
+    /// What its clones may reach, if anything.
+    pub reach: Option<Reach>,
 }
 
 impl Prepared {
@@ -65,12 +69,17 @@ pub enum PrepareError {
     /// The template is not there, or cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It has a network, which clones have not.
-    #[error("template {name:?} has a network: services give none, `firelane run` does")]
-    Network {
+    /// It has a network, which the driver cannot give.
+    #[error("template {name:?} has a network, which {driver} gives no guest here")]
+    NoNetworks {
         /// The template.
         name: String,
+        /// The driver.
+        driver: &'static str,
     },
+    /// Its `[network]` cannot be understood.
+    #[error("the template's network cannot be understood")]
+    Policy(#[from] PolicyError),
     /// It has no snapshot.
     #[error(transparent)]
     Make(#[from] MakeError),
@@ -151,8 +160,11 @@ impl Workshop {
     async fn prepare_as_it_is(&self, name: &str) -> Result<Arc<Prepared>, PrepareError> {
         let (store, wanted) = (self.store.clone(), name.to_owned());
         let template = tokio::task::spawn_blocking(move || store.get(&wanted)).await??;
-        if template.manifest().network.is_some() {
-            return Err(PrepareError::Network { name: name.into() });
+        if template.manifest().network.is_some() && !self.driver.gives_networks() {
+            return Err(PrepareError::NoNetworks {
+                name: name.into(),
+                driver: self.driver.kind().name(),
+            });
         }
         if let Some(prepared) = self.lock().get(name)
             && prepared.template.manifest().id == template.manifest().id
@@ -168,7 +180,9 @@ impl Workshop {
             ..machine.clone()
         };
         let made = snapshot::find_or_make(&*self.driver, &self.store, &template, &named, || {});
+        let reach = template.manifest().network.as_ref().map(Reach::new);
         let prepared = Arc::new(Prepared {
+            reach: reach.transpose()?,
             snapshot: made.await?,
             machine,
             template,
@@ -200,13 +214,12 @@ impl Workshop {
             ..prepared.machine.clone()
         };
         let files = snapshot::files(&prepared.snapshot);
-        let vm = match self.restore_standing(prepared, timeline).await {
-            Some(vm) => Ok(vm),
-            None => self.driver.restore(&machine, &files, timeline).await,
-        };
-        let restored = match vm {
-            Ok(vm) => clone::take_up(vm, id, &files, timeline).await,
-            Err(error) => Err(error.into()),
+        let restored = match self.restore_standing(prepared, timeline).await {
+            Some((vm, network)) => clone::take_up(vm, network, id, &files, timeline).await,
+            None => {
+                let (driver, reach) = (&*self.driver, prepared.reach.as_ref());
+                clone::restore(driver, &machine, reach, &files, timeline).await
+            }
         };
         match &restored {
             Err(error) if error.blames_snapshot() => self.discard(prepared, &machine),
@@ -221,11 +234,12 @@ impl Workshop {
         &self,
         prepared: &Arc<Prepared>,
         timeline: &mut Timeline,
-    ) -> Option<Box<dyn MicroVm>> {
-        let standing = self.standing.take(prepared)?;
-        match standing.restore(timeline).await {
-            Ok(vm) => Some(vm),
+    ) -> Option<(Box<dyn MicroVm>, Option<GuestNetwork>)> {
+        let Stand { vmm, network } = self.standing.take(prepared)?;
+        match vmm.restore(timeline).await {
+            Ok(vm) => Some((vm, network)),
             Err(error) => {
+                network::close(network).await;
                 tracing::warn!(%error, "a VMM that waited did not restore");
                 *timeline = Timeline::start();
                 None
@@ -273,7 +287,12 @@ fn machine(
         vcpus: 1,
         boot_timeout: BOOT_TIMEOUT,
         snapshot: None,
-        network: None,
+        // Each clone's is connected when it is made.
+        network: template
+            .manifest()
+            .network
+            .is_some()
+            .then(NetworkDevice::unconnected),
     };
     Ok((template, machine))
 }

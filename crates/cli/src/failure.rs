@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use firelane_agent::clone::CloneError;
 use firelane_agent::follow::FollowError;
+use firelane_agent::network::OpenError;
 use firelane_agent::snapshot::MakeError;
 use firelane_client::ClientError;
 use firelane_guest_proto::message::{EXIT_NO_INTERPRETER, RefusedCode};
@@ -131,7 +132,25 @@ impl From<MakeError> for Failure {
 
 impl From<CloneError> for Failure {
     fn from(error: CloneError) -> Failure {
-        Failure::platform(error).with_remedy("boot without a snapshot: --cold")
+        match error {
+            CloneError::Network(error) => error.into(),
+            _ => Failure::platform(error).with_remedy("boot without a snapshot: --cold"),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        let remedy = error.remedy().map(String::from);
+        let code = match error {
+            OpenError::Resolvers { .. } => USAGE,
+            _ => PLATFORM,
+        };
+        Failure {
+            remedy,
+            code,
+            ..Failure::platform(error)
+        }
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firelane_agent::clone::{self, Ready};
+use firelane_agent::network::{GuestNetwork, Reach};
 use firelane_agent::snapshot;
 use firelane_agent::workshop::{BOOT_TIMEOUT, Workshop, new_id, program_memory_bytes};
 use firelane_guest_proto::{SESSION_PORT, Tier};
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
-use firelane_network::policy::Policy;
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::driver::{Driver, Machine, MicroVm, NetworkDevice, SnapshotFiles};
 use firelane_vmm::qemu::{self, Qemu};
 use firelane_vmm::rundir;
 use firelane_vmm::session::Session;
@@ -23,7 +23,6 @@ use tokio::time::Instant;
 use crate::args::MachineArgs;
 use crate::drivers::{self, Chosen, Tried};
 use crate::failure::Failure;
-use crate::network::OpenNetwork;
 use crate::progress::{BuildBar, Spinner};
 
 /// How long a guest that listens may take to open a session.
@@ -34,7 +33,7 @@ pub(crate) struct Started {
     pub(crate) vm: Box<dyn MicroVm>,
     pub(crate) session: Session,
     /// Its network, if the template has one.
-    pub(crate) network: Option<OpenNetwork>,
+    pub(crate) network: Option<GuestNetwork>,
 }
 
 /// Everything that a microVM is started with.
@@ -52,7 +51,7 @@ pub(crate) struct Host {
     /// What snapshots are made of; nothing, if a snapshot cannot serve what was asked for.
     warm_machine: Option<Machine>,
     /// What its programs may reach, if anything.
-    network: Option<Policy>,
+    reach: Option<Reach>,
 }
 
 impl Host {
@@ -101,12 +100,14 @@ impl Host {
             vcpus: args.vcpus,
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
-            network: None,
+            // Connected when a guest is started.
+            network: manifest.network.is_some().then(NetworkDevice::unconnected),
         };
-        let network = manifest.network.as_ref().map(Policy::new).transpose();
-        let network = network.map_err(Failure::platform)?;
+        let reach = manifest.network.as_ref().map(Reach::new).transpose();
+        let reach = reach.map_err(Failure::platform)?;
         let probed = Machine {
             id: new_id(),
+            network: None,
             ..machine.clone()
         };
         let spinner = Spinner::start("looking at the host");
@@ -117,9 +118,7 @@ impl Host {
             qemu,
             tried,
         } = chosen?;
-        // A snapshot's guest has no network device, and gets none later.
-        let warm_machine = warm_machine(args, &machine, template.manifest().memory_mib)
-            .filter(|_| network.is_none());
+        let warm_machine = warm_machine(args, &machine, template.manifest().memory_mib);
         Ok(Host {
             driver,
             qemu,
@@ -129,7 +128,7 @@ impl Host {
             guest_runner: runner,
             machine,
             warm_machine,
-            network,
+            reach,
         })
     }
 
@@ -150,11 +149,17 @@ impl Host {
         };
         // The run begins when there is a snapshot: making it is no part of it.
         *timeline = Timeline::start();
-        match clone::restore(&*self.driver, &machine, &files, timeline).await {
-            Ok(Ready { vm, session, .. }) => Ok(Started {
+        let reach = self.reach.as_ref();
+        match clone::restore(&*self.driver, &machine, reach, &files, timeline).await {
+            Ok(Ready {
                 vm,
                 session,
-                network: None,
+                network,
+                ..
+            }) => Ok(Started {
+                vm,
+                session,
+                network,
             }),
             Err(error) if error.blames_snapshot() => {
                 let origin = snapshot::origin(&*self.driver, &self.template, &machine);
@@ -168,17 +173,7 @@ impl Host {
 
     /// A fresh boot, with a network if the template has one.
     async fn boot(&self, id: &str, timeline: &mut Timeline) -> Result<Started, Failure> {
-        let network = match &self.network {
-            Some(policy) => Some(OpenNetwork::open(id, policy.clone()).await?),
-            None => None,
-        };
-        let machine = Machine {
-            network: match &network {
-                Some(network) => Some(network.tap()?),
-                None => None,
-            },
-            ..self.machine(id)
-        };
+        let (network, machine) = self.connected(&self.machine(id)).await?;
         let spinner = Spinner::start("booting");
         let vm = self.driver.boot(&machine, timeline).await?;
         drop(spinner);
@@ -198,6 +193,14 @@ impl Host {
                 Err(failure)
             }
         }
+    }
+
+    /// A machine with its device on a network of its own, if the template has one.
+    pub(crate) async fn connected(
+        &self,
+        machine: &Machine,
+    ) -> Result<(Option<GuestNetwork>, Machine), Failure> {
+        Ok(clone::connected(machine, self.reach.as_ref()).await?)
     }
 
     /// The snapshot of the template's warmed guest, which is made if there is none.
@@ -304,6 +307,19 @@ pub(crate) fn sweep() {
                 tracing::warn!(path = %swept.path.display(), %error, "cannot remove what a killed run left");
             }
         }
+    }
+}
+
+/// Removes what killed owners left of networks; only root has any.
+pub(crate) fn sweep_networks() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    match firelane_network::sweep() {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "removed what killed runs left of networks"),
+        // Where there is no packet filter there are no networks either.
+        Err(error) => tracing::debug!(%error, "nothing is removed of networks"),
     }
 }
 

@@ -4,7 +4,6 @@
 //!   args      what was typed
 //!   commands  one file each: what it means, and doing it
 //!   host      what this machine has: store, template, guest-runner
-//!   network   that of a microVM that the command starts itself
 //!   drivers   which driver runs guests here
 //!   run       one run, from input to outcome
 //!   failure   exit codes, and the one line that says what is wrong and the remedy
@@ -22,7 +21,6 @@ mod drivers;
 mod failure;
 mod host;
 mod hostd;
-mod network;
 mod progress;
 mod run;
 mod say;

@@ -284,7 +284,7 @@ fn describe(start: &Start, program: &Path, made: &Made) -> Jail {
                 acceleration,
                 tsc_khz,
                 // Who may not make a tap has none to give.
-                network: false,
+                network: None,
             };
             plan.jail(place)
         }

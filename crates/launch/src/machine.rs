@@ -38,6 +38,15 @@ pub struct Files {
     pub rootfs: Option<PathBuf>,
 }
 
+/// What is behind a guest's network device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing: whatever the guest sends is gone.
+    Nothing,
+    /// A tap that the VMM is handed.
+    Tap,
+}
+
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -14,6 +14,7 @@ mod disk;
 pub mod hostd;
 mod lab;
 pub mod lane;
+pub mod service;
 
 pub use command::{Ended, Running};
 pub use disk::SmallDisk;

@@ -60,25 +60,32 @@ pub struct Machine {
     /// Where a snapshot of it shall be put by [`MicroVm::snapshot`], if one shall be made: files
     /// that do not exist yet.
     pub snapshot: Option<SnapshotFiles>,
-    /// The network; without one the guest has the loopback device only.
-    pub network: Option<NetworkTap>,
+    /// The network device; without one the guest has the loopback device only. What a snapshot is made of has
+    /// nothing behind its device, whatever is said here: a guest that warms reaches nobody.
+    pub network: Option<NetworkDevice>,
 }
 
-/// A tap that the guest's network device is on, without a header of the kernel's. The device has the Ethernet
-/// address of [`firelane_guest_proto::network`]. Who made the tap sees to what passes it.
+/// A guest's network device, which has the Ethernet address of [`firelane_guest_proto::network`]. Behind it is
+/// nothing, or a tap without a header of the kernel's: who made that sees to what passes it.
 #[derive(Clone, Debug)]
-pub struct NetworkTap(Arc<OwnedFd>);
+pub struct NetworkDevice(Option<Arc<OwnedFd>>);
 
-impl NetworkTap {
-    /// The tap behind this descriptor.
+impl NetworkDevice {
+    /// One with nothing behind it: what the guest sends is gone.
     #[must_use]
-    pub fn new(tap: OwnedFd) -> Self {
-        Self(Arc::new(tap))
+    pub fn unconnected() -> Self {
+        Self(None)
     }
 
-    /// A descriptor for a VMM.
-    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
-        self.0.try_clone()
+    /// One on the tap behind this descriptor.
+    #[must_use]
+    pub fn on(tap: OwnedFd) -> Self {
+        Self(Some(Arc::new(tap)))
+    }
+
+    /// A descriptor of its tap for a VMM, if there is one.
+    pub(crate) fn tap(&self) -> io::Result<Option<OwnedFd>> {
+        self.0.as_ref().map(|tap| tap.try_clone()).transpose()
     }
 }
 
@@ -370,6 +377,11 @@ pub trait Driver: Send + Sync {
     /// Whether connections to a guest survive [`MicroVm::save`].
     fn keeps_connections(&self) -> bool {
         true
+    }
+
+    /// Whether its guests can have a network here.
+    fn gives_networks(&self) -> bool {
+        false
     }
 
     /// The processor that guests see.

@@ -5,6 +5,7 @@
 //! | [`problem`] | how a request fails: problem+json (RFC 9457) with code, cause and remedy |
 //! | [`run`], [`event`] | one piece of code, run once; what happens to it, in order |
 //! | [`sandbox`], [`exec`], [`mod@file`], [`snapshot`] | microVMs that stay for a while |
+//! | [`network`] | what happened in a sandbox's network |
 //! | [`trace`] | the span of a caller that a request is a part of |
 //! | [`host`], [`queue`], [`usage`], [`key`] | what is there, and who may use it |
 //! | [`check`] | what can be wrong with a request beyond its form |
@@ -21,6 +22,7 @@ pub mod exec;
 pub mod file;
 pub mod host;
 pub mod key;
+pub mod network;
 pub mod page;
 pub mod problem;
 pub mod queue;

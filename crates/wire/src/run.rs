@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::content::Content;
+use crate::network::NetworkSeen;
 use crate::problem::Problem;
 
 /// Time limit of a run that names none, in milliseconds.
@@ -355,6 +356,10 @@ pub struct Ran {
     pub origin: Origin,
     /// Milliseconds from the moment a host had it to each phase.
     pub phases_ms: BTreeMap<String, f64>,
+    /// What happened in its network, if its template gives it one. A program in a sandbox has none of its own:
+    /// see there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSeen>,
 }
 
 /// Where a microVM came from.

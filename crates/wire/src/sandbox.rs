@@ -7,6 +7,7 @@ use firelane_model::sandbox::Reason;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::network::NetworkSeen;
 use crate::problem::Problem;
 
 /// Life of a sandbox that names none, in seconds.
@@ -140,6 +141,9 @@ pub struct Sandbox {
     /// What happens when it does nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
+    /// What happened in its network so far, if its template gives it one: as its host last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSeen>,
     /// The caller's own names.
     pub labels: BTreeMap<String, String>,
 }

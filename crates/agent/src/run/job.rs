@@ -9,6 +9,7 @@ use firelane_vmm::driver::MicroVm;
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::{Phase, Timeline};
 use firelane_wire::event::{End, Event, Input};
+use firelane_wire::network::NetworkSeen;
 use firelane_wire::problem::Problem;
 use firelane_wire::run::{Ending, Origin, Ran, RunRequest};
 use tokio::sync::mpsc;
@@ -36,7 +37,10 @@ pub(super) async fn run(
     let end = match claim(agent, id, &request, &mut timeline).await {
         Ok((prepared, ready, origin)) => {
             let Ready {
-                mut vm, session, ..
+                mut vm,
+                session,
+                network,
+                ..
             } = ready;
             here.log.append(Event::Started {
                 host: agent.config.host.clone(),
@@ -53,11 +57,18 @@ pub(super) async fn run(
                 () = here.stop.cancelled() => Ok(None),
             };
             drop(session);
-            agent.teardown(vm);
+            let seen = match &network {
+                Some(network) => network.look().await.map(NetworkSeen::bounded),
+                None => None,
+            };
+            agent.teardown(vm, network);
             match outcome {
                 Ok(Some(outcome)) => End::Done {
                     ending: Ending::from(&outcome),
-                    ran: ran(agent, origin, &timeline),
+                    ran: Ran {
+                        network: seen,
+                        ..ran(agent, origin, &timeline)
+                    },
                 },
                 Ok(None) => stopped(agent),
                 Err(problem) => End::Failed(problem),
@@ -185,6 +196,7 @@ fn ran(agent: &Agent, origin: Origin, timeline: &Timeline) -> Ran {
         acceleration: driver.acceleration().to_string(),
         origin,
         phases_ms: timeline.in_ms(),
+        network: None,
     }
 }
 

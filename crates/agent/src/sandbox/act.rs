@@ -7,6 +7,7 @@ use firelane_model::sandbox::Action;
 use firelane_vmm::driver::{Death, MicroVm, SaveError, SnapshotFiles};
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::Timeline;
+use firelane_wire::network::NetworkSeen;
 use firelane_wire::problem::{Code, Problem};
 use tokio::task::JoinHandle;
 
@@ -15,6 +16,7 @@ use super::keep::Kept;
 use super::program::{Program, adopt};
 use crate::Agent;
 use crate::clone::{self, Names, Ready, renew, thaw};
+use crate::network::{self, GuestNetwork, Reach};
 use crate::problem::{from_clone, from_prepare, from_session, internal};
 use crate::workshop::Prepared;
 
@@ -27,6 +29,9 @@ pub(super) struct Held {
     vm: Option<Box<dyn MicroVm>>,
     session: Option<Arc<Session>>,
     names: Option<Names>,
+    network: Option<GuestNetwork>,
+    /// What happened in the networks of microVMs that are gone.
+    past: Option<NetworkSeen>,
 }
 
 /// Where a sandbox begins.
@@ -108,12 +113,34 @@ impl Held {
     }
 
     fn take(&mut self, ready: Ready) -> Arc<Session> {
-        let Ready { vm, session, names } = ready;
+        let Ready {
+            vm,
+            session,
+            names,
+            network,
+        } = ready;
         let session = Arc::new(session);
         self.vm = Some(vm);
         self.session = Some(Arc::clone(&session));
         self.names = Some(names);
+        self.network = network;
         session
+    }
+
+    /// What has happened in its networks so far; nothing, if it has none.
+    pub(super) async fn network(&self) -> Option<NetworkSeen> {
+        let present = match &self.network {
+            Some(network) => network.look().await,
+            None => None,
+        };
+        self.with_past(present).map(NetworkSeen::bounded)
+    }
+
+    fn with_past(&self, present: Option<NetworkSeen>) -> Option<NetworkSeen> {
+        match (self.past.clone(), present) {
+            (Some(past), Some(present)) => Some(past.and_then(present)),
+            (past, present) => past.or(present),
+        }
     }
 }
 
@@ -176,8 +203,9 @@ async fn carry_out(agent: &Agent, here: &Here, held: &mut Held, work: Work) -> D
         Work::Save(files) => save(held, &files).await.map(|()| Vec::new()),
         Work::RollBack(kept) => {
             let (made, files) = (kept.made(here)?, kept.unchanged_files()?);
+            let reach = reach(agent, kept.template(), &made).await?;
             destroy(held).await?;
-            restore(agent, held, &made, &files).await
+            restore(agent, held, &made, reach.as_ref(), &files).await
         }
         Work::Destroy => destroy(held).await.map(|()| Vec::new()),
     }
@@ -203,7 +231,8 @@ async fn create(agent: &Agent, here: &Here, held: &mut Held, source: Source) -> 
         Source::Kept(kept) => {
             let made = kept.made(here)?;
             let files = kept.unchanged_files()?;
-            let begun = restore(agent, held, &made, &files).await?;
+            let reach = reach(agent, kept.template(), &made).await?;
+            let begun = restore(agent, held, &made, reach.as_ref(), &files).await?;
             let _ = here.made.set(made);
             Ok(begun)
         }
@@ -223,9 +252,36 @@ fn made(here: &Here, prepared: &Prepared) -> Made {
     }
 }
 
-async fn restore(agent: &Agent, held: &mut Held, made: &Made, files: &SnapshotFiles) -> Done {
+/// What a sandbox that begins from a snapshot, or goes back to one, may reach: what its template says now, which
+/// is the host's owner's word, and not what it said when the snapshot was taken.
+async fn reach(agent: &Agent, name: &str, made: &Made) -> Result<Option<Reach>, Problem> {
+    if made.machine.network.is_none() {
+        return Ok(None);
+    }
+    let prepared = agent.workshop.prepare(name).await;
+    let prepared = prepared.map_err(|error| from_prepare(name, &error))?;
+    match &prepared.reach {
+        Some(reach) => Ok(Some(reach.clone())),
+        None => {
+            let cause = format!(
+                "the snapshot was taken with a network, which the template {name:?} does not give any more"
+            );
+            Err(Problem::new(Code::Conflict, cause)
+                .with_remedy("make a sandbox of the present template"))
+        }
+    }
+}
+
+async fn restore(
+    agent: &Agent,
+    held: &mut Held,
+    made: &Made,
+    reach: Option<&Reach>,
+    files: &SnapshotFiles,
+) -> Done {
     let driver = agent.workshop.driver();
-    let restored = clone::restore(driver, &made.machine, files, &mut Timeline::start()).await;
+    let mut unseen = Timeline::start();
+    let restored = clone::restore(driver, &made.machine, reach, files, &mut unseen).await;
     let ready = restored.map_err(|error| from_clone(&error))?;
     let session = held.take(ready);
     adopt(&session).await.map_err(|error| from_session(&error))
@@ -288,10 +344,13 @@ async fn save_frozen(
 
 async fn destroy(held: &mut Held) -> Result<(), Problem> {
     held.session = None;
-    match held.vm.take() {
+    let destroyed = match held.vm.take() {
         Some(vm) => vm.destroy().await.map_err(|error| internal(&error)),
         None => Ok(()),
-    }
+    };
+    let last = network::close(held.network.take()).await;
+    held.past = held.with_past(last);
+    destroyed
 }
 
 /// Refuses before anything of the sandbox is touched: its programs would be cut off from the host, and

@@ -98,6 +98,7 @@ impl Here {
             reason: None,
             revision: 1,
             cpu_us: 0,
+            network: None,
         });
         let expires = Instant::now() + Duration::from_secs(request.ttl_s);
         let here = Here {

@@ -19,7 +19,7 @@ use firelane_image::signing::{
 };
 use firelane_image::{FileError, SnapshotOrigin};
 use firelane_model::id::SnapshotId;
-use firelane_vmm::driver::{Machine, SnapshotFiles};
+use firelane_vmm::driver::{Machine, NetworkDevice, SnapshotFiles};
 use firelane_wire::bus::SnapshotHere;
 use firelane_wire::problem::{Code, Problem};
 use jiff::Timestamp;
@@ -77,6 +77,9 @@ struct About {
     memory_mib: u32,
     vcpus: u32,
     env: BTreeMap<String, String>,
+    /// Whether the guest has a network device.
+    #[serde(default)]
+    network: bool,
 }
 
 /// Why a snapshot could not be kept.
@@ -230,6 +233,11 @@ impl Kept {
         })
     }
 
+    /// The name of the template that it comes from.
+    pub(super) fn template(&self) -> &str {
+        &self.about.template
+    }
+
     /// Its machine, without a name.
     pub(super) fn machine(&self) -> Machine {
         let About {
@@ -238,6 +246,7 @@ impl Kept {
             rootfs,
             memory_mib,
             vcpus,
+            network,
             ..
         } = self.about.clone();
         Machine {
@@ -249,7 +258,8 @@ impl Kept {
             vcpus,
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
-            network: None,
+            // Connected when a clone is made.
+            network: network.then(NetworkDevice::unconnected),
         }
     }
 
@@ -355,6 +365,7 @@ impl Draft {
             rootfs,
             memory_mib,
             vcpus,
+            network,
             ..
         } = made.machine.clone();
         Ok(Kept {
@@ -370,6 +381,7 @@ impl Draft {
                 memory_mib,
                 vcpus,
                 env: made.env.clone(),
+                network: network.is_some(),
             },
             json: Vec::new(),
             folder: self.folder.clone(),

@@ -44,6 +44,8 @@ pub(super) struct Owner {
     /// Processor time of VMMs that are gone.
     spent: Duration,
     sampled: Instant,
+    /// When its network was last looked at.
+    network_seen: Instant,
 }
 
 impl Owner {
@@ -71,6 +73,7 @@ impl Owner {
             start,
             spent: Duration::ZERO,
             sampled: start,
+            network_seen: start,
         };
         let job = Job {
             work: Work::Create(source),
@@ -121,6 +124,18 @@ impl Owner {
         });
     }
 
+    /// Looks at what has happened in its network: once in a while, and before a change is told.
+    async fn see_network(&mut self, held: &Held) {
+        self.network_seen = Instant::now();
+        if let Some(network) = held.network().await {
+            self.here.seen.send_if_modified(|seen| {
+                seen.network = Some(network);
+                // Nobody waits for it.
+                false
+            });
+        }
+    }
+
     fn seen(&self) -> SandboxSeen {
         self.here.seen.borrow().clone()
     }
@@ -145,6 +160,9 @@ impl Owner {
                 Event::CpuUsed(held.cpu()?)
             }
         };
+        if self.network_seen.elapsed() >= SAMPLE {
+            self.see_network(held).await;
+        }
         self.event(event)
     }
 
@@ -284,6 +302,7 @@ impl Owner {
             tokio::select! {
                 (back, done) = doing.end() => {
                     *held = back;
+                    self.see_network(held).await;
                     break done;
                 }
                 job = self.meanwhile(), if !is_destroy => {

@@ -219,6 +219,7 @@ fn ran(agent: &Agent) -> Ran {
         acceleration: driver.acceleration().to_string(),
         origin: Origin::Snapshot,
         phases_ms: Default::default(),
+        network: None,
     }
 }
 

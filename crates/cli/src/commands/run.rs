@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::message::{self, ExecSpec, Limits, MAX_FILE_BYTES, PutSpec};
-use firelane_network::Report;
+use firelane_network::Count;
 use firelane_vmm::timeline::Timeline;
+use firelane_wire::network::NetworkSeen;
 use firelane_wire::run::{Ending, Ran};
 
 use crate::args::RunArgs;
@@ -57,7 +58,7 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, Failure> {
         say(format_args!("{}", report.map_err(Failure::platform)?))?;
     } else {
         remark(&done.ending, &args);
-        remark_network(done.network.as_ref());
+        remark_network(done.ran.network.as_ref());
     }
     let mut missing = done.missing.into_iter();
     match missing.next_back() {
@@ -117,13 +118,13 @@ async fn local(args: &RunArgs, program: Program, output: &mut Output) -> Result<
         acceleration: host.driver.acceleration().to_string(),
         origin: host.origin(),
         phases_ms: timeline.in_ms(),
+        network,
     };
     Ok(Done {
         id,
         ending: Ending::from(&outcome),
         ran,
         missing,
-        network,
     })
 }
 
@@ -148,15 +149,18 @@ fn remark(outcome: &Ending, args: &RunArgs) {
 }
 
 /// Says on stderr what the program saw as silence.
-fn remark_network(report: Option<&Report>) {
-    let Some(tally) = report.map(|report| &report.tally) else {
+fn remark_network(seen: Option<&NetworkSeen>) {
+    let Some(seen) = seen else {
         return;
     };
-    if tally.refused() > 0 {
-        let refused = tally.counts.iter().filter(|(count, _)| count.is_refusal());
-        let refused: Vec<String> = refused
-            .map(|(count, times)| format!("{} {times}", count.name()))
-            .collect();
+    let refusals = Count::ALL.iter().filter(|count| count.is_refusal());
+    let refused: Vec<String> = refusals
+        .filter_map(|count| {
+            let times = seen.counts.get(count.name())?;
+            Some(format!("{} {times}", count.name()))
+        })
+        .collect();
+    if !refused.is_empty() {
         eprintln!(
             "firelane: the network refused packets: {}; --json lists them",
             refused.join(", ")

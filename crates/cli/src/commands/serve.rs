@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::args::{MachineArgs, ServeArgs};
 use crate::failure::Failure;
-use crate::host::{Host, sweep};
+use crate::host::{Host, sweep, sweep_networks};
 use crate::signals::Signals;
 
 /// Name of the only host.
@@ -63,6 +63,8 @@ pub(super) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         host = Host::prepare(&machine) => host?,
         number = signals.next() => return Err(Failure::interrupted(number)),
     };
+    let swept = tokio::task::spawn_blocking(sweep_networks).await;
+    swept.map_err(Failure::platform)?;
     // Everything that another service may have is taken before the first microVM is started.
     let state = state_folder(&args)?;
     let db = Db::open(&args.state.database()).await?;
@@ -295,7 +297,11 @@ impl Drop for SocketPath {
 /// Removes now and then what microVMs left whose handles were dropped.
 async fn keep_swept(stop: CancellationToken) {
     while timeout(SWEEP, stop.cancelled()).await.is_err() {
-        if let Err(error) = tokio::task::spawn_blocking(sweep).await {
+        let sweeping = tokio::task::spawn_blocking(|| {
+            sweep();
+            sweep_networks();
+        });
+        if let Err(error) = sweeping.await {
             tracing::error!(%error, "a sweep failed");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use firelane_agent::network;
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program, PtySize};
 use firelane_vmm::session::{Event, Stdin};
@@ -30,9 +31,7 @@ pub(super) async fn shell(args: ShellArgs) -> Result<u8, Failure> {
     let env = host.template.manifest().env.clone().into_iter().collect();
     let ended = talk(session, id, env, host.program_memory_bytes()).await;
     vm.destroy().await.map_err(Failure::platform)?;
-    if let Some(network) = network {
-        network.close().await;
-    }
+    network::close(network).await;
     ended
 }
 

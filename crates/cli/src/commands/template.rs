@@ -57,10 +57,6 @@ pub(super) async fn template(command: TemplateCommand) -> Result<u8, Failure> {
 
 /// Warms a guest of the template, so that its first run need not wait for it.
 async fn make_snapshot(template: &Template) -> Result<(), Failure> {
-    // Its guests boot: a snapshot has no network device.
-    if template.manifest().network.is_some() {
-        return Ok(());
-    }
     if qemu::find_program(&qemu::default_program()).is_err() {
         eprintln!(
             "firelane: no snapshot was made, because QEMU is not installed; the first run makes it"
@@ -76,6 +72,13 @@ async fn make_snapshot(template: &Template) -> Result<(), Failure> {
         cold: false,
     };
     let host = Host::of_template(&machine, template.clone()).await?;
+    if template.manifest().network.is_some() && !host.driver.gives_networks() {
+        let driver = host.driver.kind().name();
+        eprintln!(
+            "firelane: no snapshot was made, because {driver} gives no guest a network here; the first run that can makes it"
+        );
+        return Ok(());
+    }
     host.snapshot().await.map(drop)
 }
 

@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use firelane_agent::follow::{Bounds, follow};
+use firelane_agent::network;
 use firelane_guest_proto::message::{ExecSpec, GetSpec, MAX_FILE_BYTES, Outcome, PutSpec};
-use firelane_network::Report;
 use firelane_vmm::driver::MicroVm;
 use firelane_vmm::session::{Session, Stdin};
 use firelane_vmm::timeline::{Phase, Timeline};
+use firelane_wire::network::NetworkSeen;
 use firelane_wire::run::{Ending, Ran};
 use tokio::io::AsyncReadExt;
 
@@ -42,8 +43,6 @@ pub(crate) struct Done {
     pub(crate) ran: Ran,
     /// Files that could not be fetched.
     pub(crate) missing: Vec<Failure>,
-    /// What happened in its network, if it had one.
-    pub(crate) network: Option<Report>,
 }
 
 /// What to run in a microVM of our own.
@@ -73,7 +72,7 @@ pub(crate) struct Finished {
     /// Files that could not be fetched.
     pub(crate) missing: Vec<Failure>,
     /// What happened in its network, if it had one.
-    pub(crate) network: Option<Report>,
+    pub(crate) network: Option<NetworkSeen>,
 }
 
 /// Runs until the end, Ctrl-C or SIGTERM; nothing of the microVM is left in any case.
@@ -131,12 +130,9 @@ pub(crate) async fn run_in(
         tracing::warn!(%error, "not everything of the microVM could be removed");
     }
     timeline.mark(Phase::Destroyed);
-    let report = match network {
-        Some(network) => network.close().await,
-        None => None,
-    };
+    let seen = network::close(network).await;
     Ok(Finished {
-        network: report,
+        network: seen,
         ..finished?
     })
 }

@@ -45,11 +45,10 @@ pub(crate) async fn service(args: &RunArgs, program: &Program) -> Result<Option<
     if !ordinary || !is_ours(&path) {
         return Ok(None);
     }
-    // One that is not built yet is built by us, with a word about it; and services give no network.
+    // One that is not built yet is built by us, with a word about it.
     let template = machine.template.clone();
     let built = tokio::task::spawn_blocking(move || {
-        let known = open_store()?.get(&template);
-        Ok::<bool, Failure>(known.is_ok_and(|template| template.manifest().network.is_none()))
+        Ok::<bool, Failure>(open_store()?.get(&template).is_ok())
     });
     if !built.await.map_err(Failure::platform)?? {
         return Ok(None);
@@ -196,7 +195,6 @@ async fn follow(
         ending,
         ran,
         missing: fetched.missing,
-        network: None,
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use firelane_guest_proto::Lang;
 use firelane_wire::content::text;
+use firelane_wire::network::NetworkSeen;
 use serde::Serialize;
 
 use super::Done;
@@ -33,7 +34,7 @@ struct Report<'a> {
     timings: Timings<'a>,
     /// What happened in its network, if it had one: see docs/network.md.
     #[serde(skip_serializing_if = "Option::is_none")]
-    network: Option<&'a firelane_network::Report>,
+    network: Option<&'a NetworkSeen>,
 }
 
 /// Milliseconds.
@@ -79,7 +80,7 @@ pub(crate) fn to_json(
             cpu_ms: ending.usage.cpu_ms,
             peak_memory_bytes: ending.usage.peak_memory_bytes,
         },
-        network: done.network.as_ref(),
+        network: ran.network.as_ref(),
     })
 }
 

@@ -75,6 +75,7 @@ fn seen(revision: u64, state: SandboxState) -> SandboxSeen {
         reason: (state == SandboxState::Destroyed).then_some(Reason::Asked),
         revision,
         cpu_us: 0,
+        network: None,
     }
 }
 

@@ -77,6 +77,7 @@ impl Coordinator {
             snapshot: request.snapshot,
             idle: request.idle,
             base: request.snapshot,
+            network: None,
         };
         let created = now().as_millisecond();
         let times = (created, Some(after(created, request.ttl_s)));

@@ -27,7 +27,11 @@ impl Coordinator {
         if !parent.live {
             return Err(gone(&parent));
         }
-        let about = About::of(&parent)?;
+        let about = About {
+            // It has one of its own.
+            network: None,
+            ..About::of(&parent)?
+        };
         let held: Vec<Result<Arc<Live>, Problem>> = {
             let mut state = self.state();
             (0..count)

@@ -6,6 +6,7 @@ use firelane_store::db::{
     AuditEntry, DbError, Labels, Sandbox as Record, SandboxUpdate, Usage, Writing,
 };
 use firelane_wire::bus::{Caller, SandboxSeen};
+use firelane_wire::network::NetworkSeen;
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::sandbox::{Idle, Sandbox, SandboxState};
 use serde::de::value::{Error as Unnamed, StrDeserializer};
@@ -25,11 +26,26 @@ pub(super) struct About {
     pub(super) idle: Option<Idle>,
     /// The snapshot that it began from, or was last put back to: its own snapshots come from this one.
     pub(super) base: Option<SnapshotId>,
+    /// What happened in its network, as its host last told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<NetworkSeen>,
 }
 
 impl About {
     pub(super) fn of(record: &Record) -> Result<About, Problem> {
         serde_json::from_str(&record.spec).map_err(|_| unreadable(&record.id))
+    }
+
+    /// With what its host tells of its network, if that is news.
+    fn hear(record: &Record, told: Option<&NetworkSeen>) -> Option<About> {
+        let told = told?;
+        let about = About::of(record).ok()?;
+        let known = about.network.as_ref();
+        let news = known.is_none_or(|known| told.total() > known.total());
+        news.then(|| About {
+            network: Some(told.clone()),
+            ..about
+        })
     }
 }
 
@@ -93,6 +109,7 @@ pub(super) fn shown(record: &Record) -> Result<Sandbox, Problem> {
         created_at: time(record.created).ok_or_else(damaged)?,
         expires_at: record.expires.and_then(time).ok_or_else(damaged)?,
         idle: about.idle,
+        network: about.network,
         labels: record.labels.clone(),
     })
 }
@@ -153,14 +170,15 @@ fn note(
     amend: Option<Amend>,
     audit: Option<&AuditEntry>,
 ) -> Result<Option<Noted>, DbError> {
-    let Some(record) = tx.sandbox(id)? else {
+    let Some(mut record) = tx.sandbox(id)? else {
         return Ok(None);
     };
     // It was done, whoever wrote down first what came of it.
     audit.map_or(Ok(()), |row| tx.append_audit(row).map(drop))?;
     let mut cpu_us = seen.cpu_us.saturating_sub(record.cpu_us);
     let newer = seen.revision > record.revision;
-    if !record.live || (!newer && cpu_us == 0 && amend.is_none()) {
+    let about = About::hear(&record, seen.network.as_ref());
+    if !record.live || (!newer && cpu_us == 0 && about.is_none() && amend.is_none()) {
         cpu_us = 0;
         return Ok(Some(Noted { record, cpu_us }));
     }
@@ -172,6 +190,11 @@ fn note(
         update.reason = seen.reason.map(|reason| reason_name(reason).into());
     }
     update.cpu_us += cpu_us;
+    if let Some(about) = about {
+        let spec = json(&about);
+        record.spec.clone_from(&spec);
+        update.spec = Some(spec);
+    }
     if let Some(amend) = amend {
         amend(&record, &mut update);
     }

@@ -43,6 +43,7 @@ fn sandbox(state: SandboxState) -> Sandbox {
         created_at: "2026-01-01T00:00:00Z".into(),
         expires_at: "2026-01-01T01:00:00Z".into(),
         idle: None,
+        network: None,
         labels: BTreeMap::new(),
     }
 }

@@ -9,7 +9,7 @@ use firelane_guest_proto::link::PORT_NAME;
 use firelane_guest_proto::network::GUEST_MAC;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Acceleration, Files, Shape};
+use crate::machine::{Acceleration, Files, Network, Shape};
 
 /// Descriptor of the monitor that QEMU inherits.
 pub const QMP_FD: i32 = 3;
@@ -24,8 +24,11 @@ pub const TAP_FD: i32 = 6;
 pub const OPENS_FD: i32 = 7;
 
 /// The last descriptor that QEMU inherits.
-pub(super) fn last_descriptor(network: bool) -> i32 {
-    if network { TAP_FD } else { CONSOLE_FD }
+pub(super) fn last_descriptor(network: Option<Network>) -> i32 {
+    match network {
+        Some(Network::Tap) => TAP_FD,
+        Some(Network::Nothing) | None => CONSOLE_FD,
+    }
 }
 
 /// How a microVM comes to be.
@@ -63,7 +66,7 @@ pub fn arguments(
     origin: Origin,
     acceleration: Acceleration,
     tsc_khz: u64,
-    network: bool,
+    network: Option<Network>,
 ) -> Vec<String> {
     let chardev = |id: &str, fd: i32| format!("socket,id={id},fd={fd}");
     let (accel, cpu) = match acceleration {
@@ -117,15 +120,7 @@ pub fn arguments(
         ("-chardev", chardev("link", LINK_FD)),
         ("-device", port),
     ];
-    // No vhost: what the guest sends goes through QEMU, and not through a device of the host's kernel.
-    let network = network.then(|| {
-        let [a, b, c, d, e, f] = GUEST_MAC;
-        let device = format!(
-            "virtio-net-device,netdev=net,mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
-        );
-        let tap = format!("tap,id=net,fd={TAP_FD},vhost=off");
-        [("-netdev", tap), ("-device", device)]
-    });
+    let network = network.map(network_device);
     let memory = [("-object", memory)];
     // A clone finds its kernel in its memory.
     let start = match origin {
@@ -150,6 +145,22 @@ pub fn arguments(
         .chain(start)
         .flat_map(|(name, value)| [name.into(), value]);
     flags.into_iter().chain(display).chain(pairs).collect()
+}
+
+/// The network device, and what it is on. The device is the same with a tap and with nothing, so that a state that
+/// was saved with one is loaded with the other: the tap has no header of the kernel's, without which neither
+/// offers to have anything offloaded.
+fn network_device(network: Network) -> Vec<(&'static str, String)> {
+    let [a, b, c, d, e, f] = GUEST_MAC;
+    let mac = format!("mac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    match network {
+        Network::Nothing => vec![("-device", format!("virtio-net-device,{mac}"))],
+        // No vhost: what the guest sends goes through QEMU, and not through a device of the host's kernel.
+        Network::Tap => vec![
+            ("-netdev", format!("tap,id=net,fd={TAP_FD},vhost=off")),
+            ("-device", format!("virtio-net-device,netdev=net,{mac}")),
+        ],
+    }
 }
 
 /// The guest kernel's command line. Source: Linux, `Documentation/admin-guide/kernel-parameters.txt`.
@@ -179,14 +190,14 @@ mod tests {
     use super::*;
 
     fn line(origin: Origin, acceleration: Acceleration, tsc_khz: u64) -> Vec<String> {
-        with_network(origin, acceleration, tsc_khz, false)
+        with_network(origin, acceleration, tsc_khz, None)
     }
 
     fn with_network(
         origin: Origin,
         acceleration: Acceleration,
         tsc_khz: u64,
-        network: bool,
+        network: Option<Network>,
     ) -> Vec<String> {
         let shape = Shape {
             id: "vm-1".into(),
@@ -210,7 +221,7 @@ mod tests {
     #[test]
     fn a_network_is_one_device_more_and_nothing_else() {
         let without = line(Origin::Boot, Acceleration::Tcg, 1);
-        let mut with = with_network(Origin::Boot, Acceleration::Tcg, 1, true);
+        let mut with = with_network(Origin::Boot, Acceleration::Tcg, 1, Some(Network::Tap));
         let at = with.iter().position(|word| word == "-netdev").unwrap();
         let network: Vec<String> = with.drain(at..at + 4).collect();
         assert_eq!(with, without);
@@ -219,9 +230,22 @@ mod tests {
             "-netdev tap,id=net,fd=6,vhost=off -device virtio-net-device,netdev=net,mac=02:f1:00:00:00:02"
         );
         assert_eq!(
-            (last_descriptor(false), last_descriptor(true)),
+            (last_descriptor(None), last_descriptor(Some(Network::Tap))),
             (CONSOLE_FD, TAP_FD)
         );
+    }
+
+    #[test]
+    fn a_device_with_nothing_behind_it_is_the_same_device_and_needs_no_descriptor() {
+        let line = |network| with_network(Origin::Template, Acceleration::Tcg, 1, Some(network));
+        let (nothing, tap) = (line(Network::Nothing), line(Network::Tap));
+        let shown = |line: &[String]| {
+            let at = line.iter().position(|word| word.starts_with("virtio-net"));
+            line[at.unwrap()].replace("netdev=net,", "")
+        };
+        assert_eq!(shown(&nothing), shown(&tap));
+        assert!(!nothing.iter().any(|word| word == "-netdev"), "{nothing:?}");
+        assert_eq!(last_descriptor(Some(Network::Nothing)), CONSOLE_FD);
     }
 
     #[test]

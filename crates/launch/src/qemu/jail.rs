@@ -6,7 +6,7 @@ use firelane_sys::cgroup::Bounds;
 use firelane_sys::jail::Jail;
 
 use super::args::{self, OPENS_FD, Origin, TB_SIZE_MIB};
-use crate::machine::{Acceleration, Files, Shape};
+use crate::machine::{Acceleration, Files, Network, Shape};
 use crate::place::Place;
 
 /// What QEMU needs beside guest memory and translated code, in MiB.
@@ -43,8 +43,9 @@ pub struct Plan<'a> {
     pub acceleration: Acceleration,
     /// Rate of the host's time-stamp counter in kHz.
     pub tsc_khz: u64,
-    /// Whether the guest has a network, on the tap that is QEMU's descriptor [`TAP_FD`](super::TAP_FD).
-    pub network: bool,
+    /// What is behind the guest's network device, if it has one: a tap is QEMU's descriptor
+    /// [`TAP_FD`](super::TAP_FD).
+    pub network: Option<Network>,
 }
 
 impl Plan<'_> {

@@ -8,12 +8,14 @@
 mod frames;
 mod world;
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use firelane_network::{Count, FenceKind, Network, Options, plan, sweep};
+use firelane_sys::network::Namespace;
 use frames::{arp, ethernet, ipv4, packet, syn, udp};
 use simple_dns::RCODE;
 use world::{
@@ -119,6 +121,54 @@ fn the_host_is_reached_at_what_is_named_of_it() {
         let mut bytes = [0; 16];
         let length = socket.recv(&mut bytes).unwrap();
         assert_eq!(&bytes[..length], b"named");
+    });
+}
+
+#[test]
+fn what_one_network_has_opened_is_closed_in_the_next() {
+    each(
+        "what_one_network_has_opened_is_closed_in_the_next",
+        |world, kind| {
+            let rules = ["far.example:80", "udp:far.example:7000"];
+            let (first, guest) = network(kind, &rules);
+            assert_eq!(guest.ask("far.example"), (RCODE::NoError, vec![FAR]));
+            assert_eq!(guest.read((FAR, HELLO)), "hello");
+            // A clone goes on where another guest was: it knows the addresses, and its queues hold frames.
+            let second = Network::new("another", &policy(&rules), options(kind)).unwrap();
+            let tap = File::from(second.tap().unwrap());
+            for frame in [syn(1000, FAR, HELLO), udp(1000, FAR, ECHO, b"x")] {
+                (&tap).write_all(&frame).unwrap();
+            }
+            let report = counted(&second, Count::Denied, 2);
+            assert_eq!(report.tally.of(Count::Flows), 0, "{report:?}");
+            assert_eq!(world.connections(), 1);
+            // What is counted at one is not counted at the other.
+            let report = first.report().unwrap();
+            assert_eq!(report.tally.of(Count::Denied), 0, "{report:?}");
+        },
+    );
+}
+
+#[test]
+fn many_are_opened_and_closed_at_once() {
+    each("many_are_opened_and_closed_at_once", |_, kind| {
+        let host = Namespace::current().unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let host = &host;
+                scope.spawn(move || {
+                    let opened = host.inside(|| {
+                        for round in 0..3 {
+                            let (id, rules) = (format!("{number} {round}"), ["far.example:80"]);
+                            let network = Network::new(&id, &policy(&rules), options(kind));
+                            network.unwrap().close().unwrap();
+                        }
+                    });
+                    opened.unwrap();
+                });
+            }
+        });
+        assert_eq!(sweep().unwrap(), 0);
     });
 }
 

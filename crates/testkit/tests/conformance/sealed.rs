@@ -73,7 +73,7 @@ async fn a_sealed_memory_is_handed_out_at_once_and_mapped_once_all_of_it_is_veri
             let files = files(&snapshot);
             let machine = subject.named("clone");
             let mut timeline = Timeline::start();
-            let restored = clone::restore(&*subject.driver, &machine, &files, &mut timeline);
+            let restored = clone::restore(&*subject.driver, &machine, None, &files, &mut timeline);
             let ready = restored.await.expect("it verifies");
             drop(ready.session);
             assert_eq!(subject.count(&*ready.vm).await, 1);
@@ -104,7 +104,7 @@ async fn a_sealed_memory_with_another_byte_is_refused_put_aside_and_made_again()
     let machine = subject.named("clone");
     let mut timeline = Timeline::start();
     let files = files(&snapshot);
-    let restored = clone::restore(&*subject.driver, &machine, &files, &mut timeline);
+    let restored = clone::restore(&*subject.driver, &machine, None, &files, &mut timeline);
     let error = restored.await.err().expect("its memory was changed");
     assert!(error.blames_snapshot(), "{error:?}");
     assert!(snapshot.is_spoilt());

@@ -2,5 +2,4 @@
 
 mod runs;
 mod sandboxes;
-mod service;
 mod templates;

@@ -4,11 +4,10 @@ use std::net::TcpListener;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use firelane_client::Method;
+use firelane_testkit::service::Service;
 use firelane_testkit::{Ended, Lab};
 use firelane_wire::run::{Origin, Run, RunState};
 use rustix::process::Signal;
-
-use crate::service::Service;
 
 fn run(lab: &Lab, how: &[&str], lang: &str, code: &str, stdin: &[u8]) -> Ended {
     let args = ["run", "--template", "base", "--lang", lang, "-c", code];

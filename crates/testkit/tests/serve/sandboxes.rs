@@ -2,10 +2,9 @@
 
 use firelane_client::Method;
 use firelane_testkit::Lab;
+use firelane_testkit::service::Service;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-
-use crate::service::Service;
 
 /// Makes a sandbox of the small template, and gives its path.
 fn make(service: &Service<'_>, more: &Value) -> String {

@@ -2,10 +2,9 @@
 
 use firelane_client::Method;
 use firelane_testkit::Lab;
+use firelane_testkit::service::Service;
 use firelane_wire::template::{Build, BuildState};
 use serde_json::{Value, json};
-
-use crate::service::Service;
 
 /// A template that nobody else has: others use the same store at the same time.
 const NAME: &str = "built-over-http";

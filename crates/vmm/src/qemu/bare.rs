@@ -20,6 +20,7 @@ use firelane_guest_proto::link::{
 use firelane_guest_proto::message::{
     BadMessage, ExecSpec, Hello, Outcome, RenewSpec, from_frame, to_frame,
 };
+use firelane_launch::machine::Network;
 use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, Origin, QMP_FD, arguments, escape};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -115,7 +116,7 @@ impl Qemu {
             Origin::Clone,
             acceleration,
             tsc_khz,
-            false,
+            machine.network.as_ref().map(|_| Network::Nothing),
         );
         let theirs = [
             (qmp_theirs.into(), QMP_FD),

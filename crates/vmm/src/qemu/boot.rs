@@ -10,6 +10,7 @@ use std::process::Stdio;
 
 use async_trait::async_trait;
 use firelane_host_proto::message::{Role, Vmm};
+use firelane_launch::machine::Network;
 use firelane_launch::place::Place;
 use firelane_launch::qemu::{CONSOLE_FD, LINK_FD, OPENS_FD, Origin, Plan, QMP_FD, TAP_FD};
 use firelane_sys::jail::{Jail, Opens};
@@ -262,10 +263,7 @@ impl Starting {
             monitor: qmp_theirs.into(),
             link: link_theirs.into(),
             console: console_theirs.into(),
-            tap: match &machine.network {
-                Some(tap) => Some(step("hand over the tap", tap.handle())?),
-                None => None,
-            },
+            tap: self.tap(machine)?,
             opens: None,
         };
         let mut handed = None;
@@ -333,6 +331,15 @@ impl Starting {
         Ok(link)
     }
 
+    /// The tap of a guest that runs for somebody. What becomes a snapshot, and what only writes one down, reaches
+    /// nobody.
+    fn tap(&self, machine: &Machine) -> Result<Option<OwnedFd>, BootError> {
+        match (&machine.network, self.origin) {
+            (Some(device), Origin::Boot | Origin::Clone) => step("hand over the tap", device.tap()),
+            (None, _) | (_, Origin::Template | Origin::Saver) => Ok(None),
+        }
+    }
+
     /// Starts it in a jail of our own.
     fn spawn(&mut self, qemu: &Qemu, machine: &Machine, ends: Ends) -> Result<Tail, BootError> {
         let mut inherited: Vec<(OwnedFd, i32)> = vec![
@@ -340,9 +347,15 @@ impl Starting {
             (ends.link, LINK_FD),
             (ends.console, CONSOLE_FD),
         ];
+        let has_tap = ends.tap.is_some();
         inherited.extend(ends.tap.map(|tap| (tap, TAP_FD)));
         inherited.extend(ends.opens.map(|opens| (opens, OPENS_FD)));
-        let jail = self.jail(qemu, machine);
+        let network = match (&machine.network, has_tap) {
+            (Some(_), true) => Some(Network::Tap),
+            (Some(_), false) => Some(Network::Nothing),
+            (None, _) => None,
+        };
+        let jail = self.jail(qemu, machine, network);
         let start = Start::Jailed {
             program: &qemu.jail_program,
             jail: &jail,
@@ -350,7 +363,7 @@ impl Starting {
         self.owned.spawn(&start, inherited, Stdio::null())
     }
 
-    fn jail(&self, qemu: &Qemu, machine: &Machine) -> Jail {
+    fn jail(&self, qemu: &Qemu, machine: &Machine, network: Option<Network>) -> Jail {
         let plan = Plan {
             program: &qemu.program,
             shape: &machine.shape(),
@@ -358,7 +371,7 @@ impl Starting {
             origin: self.origin,
             acceleration: qemu.acceleration,
             tsc_khz: qemu.tsc_khz,
-            network: machine.network.is_some(),
+            network,
         };
         let user = self.owned.user();
         let mut jail = plan.jail(Place {
@@ -382,7 +395,7 @@ impl Starting {
         machine: &Machine,
         ends: Ends,
     ) -> Result<Tail, BootError> {
-        if ends.tap.is_some() {
+        if machine.network.is_some() {
             return Err(BootError::NoNetwork {
                 driver: "firelane-hostd",
             });

@@ -44,6 +44,11 @@ pub(super) async fn save(monitor: &mut Qmp, file: &File) -> Result<(), Migration
 
 /// Reads the state of a microVM that waits for it from `file`; it stays paused.
 pub(super) async fn load(monitor: &mut Qmp, file: &File) -> Result<(), MigrationError> {
+    // QEMU would tell the network where the guest is now, by frames that the guest never sent.
+    let silent = json!({ "announce-rounds": 0 });
+    monitor
+        .command_with("migrate-set-parameters", &silent)
+        .await?;
     run(monitor, INCOMING, file).await
 }
 

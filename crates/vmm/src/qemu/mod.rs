@@ -15,6 +15,7 @@ mod save;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use firelane_launch::machine::Network;
 use firelane_launch::qemu::{Origin, arguments};
 
 use crate::driver::{
@@ -58,6 +59,11 @@ impl Driver for Qemu {
         self.acceleration
     }
 
+    /// hostd starts VMMs for those who may not make a tap.
+    fn gives_networks(&self) -> bool {
+        self.hostd.is_none()
+    }
+
     fn identity(&self, machine: &Machine) -> Identity {
         let processor = match self.acceleration {
             Acceleration::Kvm => host::processor(),
@@ -77,7 +83,7 @@ impl Driver for Qemu {
             origin,
             self.acceleration,
             0,
-            nobody.network.is_some(),
+            nobody.network.map(|_| Network::Nothing),
         );
         let arguments = owned::hash(&arguments.join(" "));
         let acceleration = self.acceleration;

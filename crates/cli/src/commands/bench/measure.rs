@@ -61,16 +61,12 @@ pub(super) async fn waiting(host: &Host, lang: Lang) -> Result<Timeline, Failure
     };
     let files = host.snapshot().await?;
     let mut unseen = Timeline::start();
+    let (network, machine) = host.connected(&machine).await?;
     let standing = host.driver.stand_by(&machine, &files, &mut unseen).await?;
     let mut timeline = Timeline::start();
     let vm = standing.restore(&mut timeline).await?;
-    let Ready { vm, session, .. } = clone::take_up(vm, &id, &files, &mut timeline).await?;
+    let started = started(clone::take_up(vm, network, &id, &files, &mut timeline).await?);
     let mut output = Output::collect();
-    let started = Started {
-        vm,
-        session,
-        network: None,
-    };
     let request = request(host, lang, &id);
     let finished = run_in(started, request, &mut output, &mut timeline).await?;
     check(&finished, output)?;
@@ -86,13 +82,8 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     let warm = Warm::make(&workshop, &prepared, lang, &id).await;
     let warm = warm.map_err(Failure::platform)?;
     let mut timeline = Timeline::start();
-    let Ready { vm, session, .. } = warm.wake(&mut timeline).await.map_err(Failure::platform)?;
+    let started = started(warm.wake(&mut timeline).await.map_err(Failure::platform)?);
     let mut output = Output::collect();
-    let started = Started {
-        vm,
-        session,
-        network: None,
-    };
     let finished = run_in(
         started,
         request(host, lang, &id),
@@ -102,6 +93,20 @@ pub(super) async fn claim(host: &Host, lang: Lang) -> Result<Timeline, Failure> 
     .await?;
     check(&finished, output)?;
     Ok(timeline)
+}
+
+fn started(ready: Ready) -> Started {
+    let Ready {
+        vm,
+        session,
+        network,
+        ..
+    } = ready;
+    Started {
+        vm,
+        session,
+        network,
+    }
 }
 
 /// The same snapshot in a QEMU with nothing of ours around it; milliseconds to the outcome.

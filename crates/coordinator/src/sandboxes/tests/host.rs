@@ -185,6 +185,7 @@ impl Has {
             reason: None,
             revision: 1,
             cpu_us: 0,
+            network: None,
         };
         self.sandboxes.insert(id, watch::Sender::new(seen.clone()));
         seen

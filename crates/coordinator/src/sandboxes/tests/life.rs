@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use firelane_model::sandbox::Reason;
 use firelane_wire::bus::{LookUsage, SandboxChange, SandboxSeen, SubmitRun};
+use firelane_wire::network::NetworkSeen;
 use firelane_wire::problem::{Code, Problem};
 use firelane_wire::sandbox::{IdleThen, SandboxPatch, SandboxState};
 use firelane_wire::usage::UsageQuery;
@@ -119,6 +120,7 @@ async fn an_older_word_of_a_host_changes_nothing() {
         reason: None,
         revision,
         cpu_us,
+        network: None,
     };
     let observe = async |seen| {
         service
@@ -148,6 +150,31 @@ async fn an_older_word_of_a_host_changes_nothing() {
         .unwrap();
     assert_eq!(lost, record);
     assert_eq!(service.get("t", made.id).await.unwrap(), ended);
+}
+
+#[tokio::test]
+async fn what_is_counted_in_a_network_is_on_record_and_never_goes_back() {
+    let service = Service::start().await;
+    let made = service.create(&of("t"), "{}").await.unwrap();
+    assert_eq!(made.network, None);
+    let live = service.coordinator.live_sandbox("t", made.id).unwrap();
+    for (told, on_record) in [(2, 2), (1, 2), (3, 3)] {
+        let network = NetworkSeen {
+            counts: [("flows".into(), told)].into(),
+            ..NetworkSeen::default()
+        };
+        let seen = SandboxSeen {
+            state: SandboxState::Running,
+            reason: None,
+            revision: 1,
+            cpu_us: 0,
+            network: Some(network),
+        };
+        let observed = service.coordinator.observe(&live, seen, None, None);
+        observed.await.unwrap();
+        let shown = service.get("t", made.id).await.unwrap();
+        assert_eq!(shown.network.unwrap().counts["flows"], on_record);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use firelane_model::sandbox::Reason;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::Call;
+use crate::network::NetworkSeen;
 use crate::problem::Problem;
 use crate::sandbox::{Idle, NewSandbox, SandboxState};
 
@@ -32,6 +33,9 @@ pub struct SandboxSeen {
     pub revision: u64,
     /// Microseconds of processor time that its programs and everything around them used so far.
     pub cpu_us: u64,
+    /// What happened in its network so far, if its template gives it one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSeen>,
 }
 
 /// A sandbox to be made; answered when it can be used.

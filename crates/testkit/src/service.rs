@@ -6,40 +6,66 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use firelane_client::{Client, Method, Target};
-use firelane_testkit::{Lab, Running, processes_of};
 use firelane_wire::host::Host;
 use firelane_wire::run::{Run, RunRequest};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::{Lab, Running, processes_of};
+
 /// How long a service may take until it is there: it makes a snapshot if there is none.
 const START: Duration = Duration::from_secs(240);
 /// How long anything may take that is waited for.
 const SOON: Duration = Duration::from_secs(120);
 
-/// A service in a lab, with the small template.
-pub(crate) struct Service<'a> {
-    pub(crate) lab: &'a Lab,
-    pub(crate) running: Running,
-    pub(crate) client: Client,
-    pub(crate) runtime: Runtime,
+/// A service in a lab.
+pub struct Service<'a> {
+    /// The lab.
+    pub lab: &'a Lab,
+    /// The command.
+    pub running: Running,
+    /// A client at its socket.
+    pub client: Client,
+    /// What the client runs by.
+    pub runtime: Runtime,
 }
 
 impl<'a> Service<'a> {
-    pub(crate) fn start(lab: &'a Lab, more: &[&str]) -> Service<'a> {
+    /// One with the small template and these arguments.
+    ///
+    /// # Panics
+    /// If it does not come.
+    #[must_use]
+    pub fn start(lab: &'a Lab, more: &[&str]) -> Service<'a> {
+        Service::start_with(lab, "base", &[], more)
+    }
+
+    /// One with this template, these variables of its environment and these arguments.
+    ///
+    /// # Panics
+    /// If it does not come.
+    #[must_use]
+    pub fn start_with(
+        lab: &'a Lab,
+        template: &str,
+        env: &[(&str, &str)],
+        more: &[&str],
+    ) -> Service<'a> {
         let state = lab.path().join("state");
         let args = [
             "serve",
             "--listen",
             "127.0.0.1:0",
             "--template",
-            "base",
+            template,
             "--state",
             state.to_str().expect("a plain name"),
         ];
         let all: Vec<&str> = args.iter().chain(more).copied().collect();
-        let running = Running::start(lab.command(&all), b"");
+        let mut command = lab.command(&all);
+        command.envs(env.iter().copied());
+        let running = Running::start(command, b"");
         let socket = Service::socket(lab);
         let deadline = Instant::now() + START;
         while UnixStream::connect(&socket).is_err() {
@@ -58,12 +84,17 @@ impl<'a> Service<'a> {
         service
     }
 
-    pub(crate) fn socket(lab: &Lab) -> PathBuf {
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(lab: &Lab) -> PathBuf {
         lab.run_dir().join("serve.sock")
     }
 
     /// Waits for a state.
-    pub(crate) fn until(&self, what: &str, mut reached: impl FnMut() -> bool) {
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub fn until(&self, what: &str, mut reached: impl FnMut() -> bool) {
         let deadline = Instant::now() + SOON;
         while !reached() {
             assert!(Instant::now() < deadline, "not in time: {what}");
@@ -71,7 +102,12 @@ impl<'a> Service<'a> {
         }
     }
 
-    pub(crate) fn submit(&self, lang: &str, code: &str) -> Run {
+    /// Asks for a run in the small template.
+    ///
+    /// # Panics
+    /// If it is refused.
+    #[must_use]
+    pub fn submit(&self, lang: &str, code: &str) -> Run {
         let json = serde_json::json!({"lang": lang, "code": code, "template": "base"});
         let request: RunRequest = serde_json::from_value(json).expect("a request");
         self.runtime
@@ -79,13 +115,23 @@ impl<'a> Service<'a> {
             .expect("it is queued")
     }
 
-    pub(crate) fn look(&self, run: &Run) -> Run {
+    /// A run as it is now.
+    ///
+    /// # Panics
+    /// If nobody knows it.
+    #[must_use]
+    pub fn look(&self, run: &Run) -> Run {
         self.runtime
             .block_on(self.client.run(run.id))
             .expect("it is known")
     }
 
-    pub(crate) fn over(&self, run: &Run) -> Run {
+    /// A run as it is once it is over.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[must_use]
+    pub fn over(&self, run: &Run) -> Run {
         let mut last = None;
         self.until("a run is over", || {
             let now = self.look(run);
@@ -97,7 +143,11 @@ impl<'a> Service<'a> {
     }
 
     /// The host, as it last told.
-    pub(crate) fn host(&self) -> Host {
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn host(&self) -> Host {
         let asked = self.client.send(Method::GET, "/v1/hosts", None, &[]);
         let raw = self.runtime.block_on(asked).expect("an answer");
         let mut hosts: Vec<Host> = serde_json::from_slice(&raw.body).expect("hosts");
@@ -105,7 +155,10 @@ impl<'a> Service<'a> {
     }
 
     /// A clone waits in the pool, by a report that knows of this many claims.
-    pub(crate) fn until_warm(&self, claims: u64) {
+    ///
+    /// # Panics
+    /// If none does in time.
+    pub fn until_warm(&self, claims: u64) {
         self.until("a clone is warm", || {
             let host = self.host();
             let mut pools = host.pools.iter();
@@ -114,7 +167,10 @@ impl<'a> Service<'a> {
     }
 
     /// The status and the body of an answer.
-    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&[u8]>) -> (u16, Bytes) {
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn ask(&self, method: Method, path: &str, body: Option<&[u8]>) -> (u16, Bytes) {
         let headers: &[_] = match body {
             Some([b'{', ..]) => &[("content-type", "application/json")],
             _ => &[],
@@ -126,7 +182,10 @@ impl<'a> Service<'a> {
     }
 
     /// What is answered with success, as JSON.
-    pub(crate) fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         let body = body.map(|body| body.to_string().into_bytes());
         let (status, body) = self.ask(method, path, body.as_deref());
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -135,7 +194,11 @@ impl<'a> Service<'a> {
     }
 
     /// Ends it in order, and gives its exit code after a look at what is left.
-    pub(crate) fn stop(self) -> i32 {
+    ///
+    /// # Panics
+    /// If something is left.
+    #[must_use]
+    pub fn stop(self) -> i32 {
         self.running.signal(Signal::TERM);
         let ended = self.running.end();
         self.lab.assert_empty();
