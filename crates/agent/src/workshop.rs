@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Snapshot, Store, StoreError, Template};
-use firelane_vmm::driver::{Driver, Machine, MicroVm};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm};
 use firelane_vmm::timeline::Timeline;
 use jiff::Timestamp;
 use tokio::task::JoinError;
@@ -274,6 +274,7 @@ fn machine(
         boot_timeout: BOOT_TIMEOUT,
         snapshot: None,
         network: None,
+        disk: DiskLimits::DEFAULT,
     };
     Ok((template, machine))
 }

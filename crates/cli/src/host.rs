@@ -12,7 +12,7 @@ use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
 use firelane_network::policy::Policy;
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::qemu::{self, Qemu};
 use firelane_vmm::rundir;
 use firelane_vmm::session::Session;
@@ -102,6 +102,7 @@ impl Host {
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
             network: None,
+            disk: DiskLimits::DEFAULT,
         };
         let network = manifest.network.as_ref().map(Policy::new).transpose();
         let network = network.map_err(Failure::platform)?;

@@ -14,7 +14,7 @@ use firelane_sys::jail::Controls;
 use crate::memory::CheckedMemory;
 use crate::timeline::Timeline;
 
-pub use firelane_launch::machine::Acceleration;
+pub use firelane_launch::machine::{Acceleration, DiskLimits};
 
 /// What a VMM answered to a command that it did not carry out, or what kept it from answering: an
 /// error of its driver.
@@ -62,6 +62,10 @@ pub struct Machine {
     pub snapshot: Option<SnapshotFiles>,
     /// The network; without one the guest has the loopback device only.
     pub network: Option<NetworkTap>,
+    /// How much of its root file system image it may read. A snapshot keeps the bounds of the guest that it was made of,
+    /// and is of use to guests with the same ones only. A QEMU that firelane-hostd starts has [`DiskLimits::DEFAULT`],
+    /// whatever is said here.
+    pub disk: DiskLimits,
 }
 
 /// A tap that the guest's network device is on, without a header of the kernel's. The device has the Ethernet
@@ -98,6 +102,7 @@ impl Machine {
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
             rootfs: self.rootfs.clone(),
+            disk: self.disk,
         }
     }
 }
@@ -508,6 +513,9 @@ pub trait MicroVm: Send + Sync {
     /// gone, and others are opened. In a clone they are gone. What runs in the
     /// guest goes on in each clone as soon as that starts, unless the guest is frozen: see `Freeze` in
     /// `docs/protocol.md`.
+    ///
+    /// Where connections are not kept they may be gone after a failure as well, and a Firecracker 1.16 that failed before it
+    /// wrote anything may hear nothing any more (firecracker#6100): whoever cannot connect again ends the microVM.
     ///
     /// Dropped before its end, it leaves the microVM paused and half a snapshot behind.
     ///

@@ -19,7 +19,7 @@ use firelane_image::signing::{
 };
 use firelane_image::{FileError, SnapshotOrigin};
 use firelane_model::id::SnapshotId;
-use firelane_vmm::driver::{Machine, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Machine, SnapshotFiles};
 use firelane_wire::bus::SnapshotHere;
 use firelane_wire::problem::{Code, Problem};
 use jiff::Timestamp;
@@ -250,6 +250,7 @@ impl Kept {
             boot_timeout: BOOT_TIMEOUT,
             snapshot: None,
             network: None,
+            disk: DiskLimits::DEFAULT,
         }
     }
 
