@@ -1,6 +1,7 @@
 //! Errors as problems: what is the request's, what is the host's.
 
 use std::error::Error;
+use std::time::Duration;
 
 use firelane_guest_proto::message::RefusedCode;
 use firelane_image::StoreError;
@@ -12,6 +13,9 @@ use crate::building::BuildingError;
 use crate::clone::CloneError;
 use crate::follow::FollowError;
 use crate::workshop::PrepareError;
+
+/// When a guest whose connection was cut is worth another try.
+const CUT_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) fn from_prepare(template: &str, error: &PrepareError) -> Problem {
     match error {
@@ -48,6 +52,10 @@ pub(crate) fn from_session(error: &SessionError) -> Problem {
     let SessionError::Refused(refused) = error else {
         return match error {
             SessionError::TooLarge => Problem::new(Code::TooLarge, error.to_string()),
+            // It is there again, over another connection.
+            SessionError::Cut { .. } => {
+                Problem::new(Code::Unavailable, error.to_string()).retry_after(CUT_RETRY)
+            }
             _ => internal(error),
         };
     };

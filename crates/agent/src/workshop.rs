@@ -8,7 +8,7 @@ use std::time::Duration;
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Snapshot, Store, StoreError, Template};
 use firelane_network::policy::PolicyError;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, NetworkDevice};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm, NetworkDevice};
 use firelane_vmm::timeline::Timeline;
 use jiff::Timestamp;
 use tokio::task::JoinError;
@@ -293,6 +293,7 @@ fn machine(
             .network
             .is_some()
             .then(NetworkDevice::unconnected),
+        disk: DiskLimits::DEFAULT,
     };
     Ok((template, machine))
 }

@@ -12,7 +12,7 @@ use firelane_guest_proto::{SESSION_PORT, Tier};
 use firelane_image::signing::Verified;
 use firelane_image::{Definition, Options, Store, StoreError, Template, build};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, NetworkDevice, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm, NetworkDevice, SnapshotFiles};
 use firelane_vmm::qemu::{self, Qemu};
 use firelane_vmm::rundir;
 use firelane_vmm::session::Session;
@@ -102,6 +102,7 @@ impl Host {
             snapshot: None,
             // Connected when a guest is started.
             network: manifest.network.is_some().then(NetworkDevice::unconnected),
+            disk: DiskLimits::DEFAULT,
         };
         let reach = manifest.network.as_ref().map(Reach::new).transpose();
         let reach = reach.map_err(Failure::platform)?;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use firelane_host_proto::message::{Code, Refusal, Reply, Role, Start, Vmm};
-use firelane_launch::machine::{Files, Shape, is_id};
+use firelane_launch::machine::{DiskLimits, Files, Shape, is_id};
 use firelane_launch::place::Place;
 use firelane_launch::qemu::{CONSOLE_FD, OPENS_FD};
 use firelane_launch::rundir::{Record, RunDir};
@@ -275,6 +275,7 @@ fn describe(start: &Start, program: &Path, made: &Made) -> Jail {
                 kernel: Role::Kernel.seen(),
                 initrd: has(Role::Initrd),
                 rootfs: has(Role::Rootfs),
+                disk: DiskLimits::DEFAULT,
             };
             let plan = qemu::Plan {
                 program,

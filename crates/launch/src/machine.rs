@@ -36,6 +36,27 @@ pub struct Files {
     pub initrd: Option<PathBuf>,
     /// The root file system image, if the guest has one.
     pub rootfs: Option<PathBuf>,
+    /// How much of that the guest may read.
+    pub disk: DiskLimits,
+}
+
+/// What a guest may read of its disk in a second, and as much again at once. A guest can read its disk without end, past
+/// its own page cache, and each read is work of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Bytes; at least 1, and 0 counts as that: VMMs take 0 for no bound.
+    pub bytes_per_s: u64,
+    /// Requests; the same.
+    pub ops_per_s: u64,
+}
+
+impl DiskLimits {
+    /// What no honest program feels: the largest built-in template is read whole in two seconds, at once for the most
+    /// part, and what was read once is in the guest's page cache.
+    pub const DEFAULT: DiskLimits = DiskLimits {
+        bytes_per_s: 512 << 20,
+        ops_per_s: 65_536,
+    };
 }
 
 /// What is behind a guest's network device.

@@ -210,7 +210,8 @@ impl Cgroups {
         Ok(true)
     }
 
-    /// Removes the groups; their processes must have been killed. Those already gone are fine.
+    /// Removes the groups; their processes must have been killed. Those already gone are fine. Waits up to two seconds
+    /// for each, so not for a thread on which others wait.
     ///
     /// # Errors
     /// If a group still has processes after two seconds.

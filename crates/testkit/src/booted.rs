@@ -8,7 +8,7 @@ use firelane_guest_proto::message::{ExecSpec, Limits, Program};
 use firelane_guest_proto::{Lang, SESSION_PORT};
 use firelane_image::Store;
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Acceleration, Driver, Machine, MicroVm};
+use firelane_vmm::driver::{Acceleration, DiskLimits, Driver, Machine, MicroVm};
 use firelane_vmm::qemu::{Qemu, default_program};
 use firelane_vmm::session::{Event, Session};
 use firelane_vmm::timeline::Timeline;
@@ -55,6 +55,7 @@ pub fn machine(lab: &Lab, template: &str, memory_mib: u32) -> Machine {
         boot_timeout: PATIENCE,
         snapshot: None,
         network: None,
+        disk: DiskLimits::DEFAULT,
     }
 }
 

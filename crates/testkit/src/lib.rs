@@ -10,6 +10,7 @@ pub mod booted;
 pub mod clouds;
 mod command;
 pub mod conformance;
+pub mod cutting;
 mod disk;
 pub mod hostd;
 mod lab;

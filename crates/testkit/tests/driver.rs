@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use firelane_guest_proto::message::{
     ExecSpec, GetSpec, Limits, Program, PutSpec, RefusedCode, RenewSpec, SEED_BYTES, WarmSpec,
 };
 use firelane_guest_proto::{Lang, ORIGINAL_PORT, SESSION_PORT};
+use firelane_launch::machine::{Acceleration, DiskLimits, Files, Shape};
+use firelane_launch::qemu::{Origin, arguments, default_program};
 use firelane_testkit::Lab;
 use firelane_testkit::booted::{machine, qemu};
 use firelane_vmm::connect::connect;
@@ -186,4 +191,55 @@ async fn original(vm: &dyn MicroVm) -> String {
     let mut response = vec![0; length as usize];
     stream.read_exact(&mut response).await.unwrap();
     String::from_utf8(response).unwrap()
+}
+
+/// What QEMU itself says that it bounds the disk by, for the `-drive` of a microVM's command line.
+#[test]
+fn qemu_bounds_what_is_read_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk,with a comma");
+    fs::write(&disk, [7; 4096]).unwrap();
+    let shape = Shape {
+        id: "bounded".into(),
+        memory_mib: 128,
+        vcpus: 1,
+    };
+    let files = Files {
+        kernel: "/none".into(),
+        initrd: None,
+        rootfs: Some(disk),
+        disk: DiskLimits {
+            bytes_per_s: 3 << 20,
+            ops_per_s: 70,
+        },
+    };
+    let line = arguments(&shape, &files, Origin::Boot, Acceleration::Tcg, 1, false);
+    let at = line.iter().position(|word| word == "-drive").unwrap();
+    let mut child = Command::new(default_program())
+        .args(["-M", "none", "-nodefaults", "-display", "none"])
+        .args(["-qmp", "stdio", "-drive", &line[at + 1]])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut monitor = child.stdin.take().unwrap();
+    for command in ["qmp_capabilities", "query-block", "quit"] {
+        writeln!(monitor, "{{\"execute\": \"{command}\"}}").unwrap();
+    }
+    let said = child.wait_with_output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let blocks = said.lines().find(|line| line.contains("inserted")).unwrap();
+    let blocks: serde_json::Value = serde_json::from_str(blocks).unwrap();
+    let inserted = &blocks["return"][0]["inserted"];
+    for (bound, value) in [
+        ("bps", 3 << 20),
+        ("bps_max", 3 << 20),
+        ("bps_max_length", 1),
+        ("iops", 70),
+        ("iops_max", 70),
+        ("iops_max_length", 1),
+    ] {
+        assert_eq!(inserted[bound], value, "{bound}: {inserted}");
+    }
+    assert_eq!(inserted["ro"], true);
 }

@@ -14,7 +14,7 @@ use firelane_sys::jail::Controls;
 use crate::memory::CheckedMemory;
 use crate::timeline::Timeline;
 
-pub use firelane_launch::machine::Acceleration;
+pub use firelane_launch::machine::{Acceleration, DiskLimits};
 
 /// What a VMM answered to a command that it did not carry out, or what kept it from answering: an
 /// error of its driver.
@@ -63,6 +63,10 @@ pub struct Machine {
     /// The network device; without one the guest has the loopback device only. What a snapshot is made of has
     /// nothing behind its device, whatever is said here: a guest that warms reaches nobody.
     pub network: Option<NetworkDevice>,
+    /// How much of its root file system image it may read. A snapshot keeps the bounds of the guest that it was made of,
+    /// and is of use to guests with the same ones only. A QEMU that firelane-hostd starts has [`DiskLimits::DEFAULT`],
+    /// whatever is said here.
+    pub disk: DiskLimits,
 }
 
 /// A guest's network device, which has the Ethernet address of [`firelane_guest_proto::network`]. Behind it is
@@ -105,6 +109,7 @@ impl Machine {
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
             rootfs: self.rootfs.clone(),
+            disk: self.disk,
         }
     }
 }
@@ -520,6 +525,9 @@ pub trait MicroVm: Send + Sync {
     /// gone, and others are opened. In a clone they are gone. What runs in the
     /// guest goes on in each clone as soon as that starts, unless the guest is frozen: see `Freeze` in
     /// `docs/protocol.md`.
+    ///
+    /// Where connections are not kept they may be gone after a failure as well, and a Firecracker 1.16 that failed before it
+    /// wrote anything may hear nothing any more (firecracker#6100): whoever cannot connect again ends the microVM.
     ///
     /// Dropped before its end, it leaves the microVM paused and half a snapshot behind.
     ///

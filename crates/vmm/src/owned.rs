@@ -223,8 +223,7 @@ impl Owned {
         if let Some(vmm) = self.record.vmm {
             ended(vmm).await?;
         }
-        self.record.cgroups.remove()?;
-        self.run_dir.remove()
+        remove(self.record.cgroups, self.run_dir).await
     }
 
     /// The same after a failure that is told already; what resists is left to the next sweep.
@@ -233,6 +232,16 @@ impl Owned {
             tracing::warn!(%error, "left to the next sweep");
         }
     }
+}
+
+/// Removes what a VMM that is gone had on the host. Waits for the last of its threads to leave its cgroups, for some
+/// seconds at most, and not on a thread of the runtime.
+pub(crate) async fn remove(cgroups: Cgroups, run_dir: RunDir) -> io::Result<()> {
+    let removing = tokio::task::spawn_blocking(move || {
+        cgroups.remove()?;
+        run_dir.remove()
+    });
+    removing.await.unwrap_or_else(|error| Err(error.into()))
 }
 
 /// Kills a process, if it still runs, and waits until it does not.
@@ -301,4 +310,45 @@ pub(crate) fn missing() -> io::Error {
 
 pub(crate) fn step<T>(step: &'static str, result: io::Result<T>) -> Result<T, BootError> {
     result.map_err(|source| BootError::Step { step, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use firelane_sys::cgroup::Bounds;
+
+    use super::*;
+
+    /// One thread runs everything here: if it waited for the cgroups, nothing else would happen first.
+    #[tokio::test]
+    async fn nobody_waits_for_a_cgroup_that_is_still_in_use() {
+        let id = format!("remove-{}", std::process::id());
+        let bounds = Bounds {
+            memory_bytes: 64 << 20,
+            pids: 8,
+            cpu_percent: 100,
+        };
+        let cgroups = Cgroups::make(&id, &bounds);
+        if cgroups.folders().is_empty() {
+            println!("skipped: this host lets nobody make cgroups");
+            return;
+        }
+        let mut member = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = member.id().unwrap().to_string();
+        for file in cgroups.joined_through() {
+            std::fs::write(file, &pid).unwrap();
+        }
+        let base = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::make(base.path(), &id).unwrap();
+        let folders = cgroups.folders().to_vec();
+        let removing = remove(cgroups, run_dir);
+        tokio::pin!(removing);
+        tokio::select! {
+            biased;
+            removed = &mut removing => panic!("{removed:?} though a process is in it"),
+            () = sleep(POLL) => {}
+        }
+        member.kill().await.unwrap();
+        removing.await.unwrap();
+        assert!(folders.iter().all(|folder| !folder.exists()));
+    }
 }

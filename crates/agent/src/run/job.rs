@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::{Here, fetch, stopped};
 use crate::Agent;
 use crate::clone::Ready;
-use crate::feed;
+use crate::feed::{self, Feed};
 use crate::follow::{Bounds, Sink, follow};
 use crate::problem::{from_clone, from_content, from_follow, from_prepare, from_session};
 use crate::workshop::{Prepared, program_memory_bytes};
@@ -145,13 +145,14 @@ impl Job<'_> {
             .map_err(|error| from_session(&error))?;
         timeline.mark(Phase::Sent);
         let interactive = self.request.interactive;
-        let feeding = feed::feed(exec.stdin(), stdin, interactive, inputs);
+        let mut feed = Feed::new(stdin, interactive, inputs, 0);
+        let input = exec.stdin();
         let mut sink = Logged(self.here);
         let following = follow(vm, exec, bounds, &mut sink);
         let followed = tokio::select! {
             followed = following => followed,
             // Ends only with the session, which the following tells better.
-            never = feed::then_wait(feeding) => match never {},
+            never = feed::then_wait(feed.send(&input)) => match never {},
         };
         let outcome = followed.map_err(|error| from_follow(&error))?;
         timeline.mark(Phase::Result);

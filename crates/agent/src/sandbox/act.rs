@@ -3,21 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use firelane_guest_proto::SESSION_PORT;
 use firelane_model::sandbox::Action;
+use firelane_vmm::connect::connect;
 use firelane_vmm::driver::{Death, MicroVm, SaveError, SnapshotFiles};
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::Timeline;
 use firelane_wire::network::NetworkSeen;
-use firelane_wire::problem::{Code, Problem};
+use firelane_wire::problem::{Code, Problem, causes};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
-use super::here::{Change, Here, Made};
+use super::here::{Change, Here, Life, Made};
 use super::keep::Kept;
 use super::program::{Program, adopt};
 use crate::Agent;
 use crate::clone::{self, Names, Ready, renew, thaw};
 use crate::network::{self, GuestNetwork, Reach};
 use crate::problem::{from_clone, from_prepare, from_session, internal};
+use crate::snapshot::CONNECT_TIMEOUT;
 use crate::workshop::Prepared;
 
 /// How long the programs of a sandbox may take to stand still before it is saved.
@@ -32,6 +36,7 @@ pub(super) struct Held {
     network: Option<GuestNetwork>,
     /// What happened in the networks of microVMs that are gone.
     past: Option<NetworkSeen>,
+    life: Life,
 }
 
 /// Where a sandbox begins.
@@ -92,6 +97,16 @@ impl Held {
         self.session.as_ref().map(Arc::clone)
     }
 
+    /// Which microVM it is.
+    pub(super) fn life(&self) -> Life {
+        self.life.clone()
+    }
+
+    /// Whether there is a microVM that nobody reaches any more.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.vm.is_some() && self.session.is_none()
+    }
+
     /// Processor time that its VMM has used.
     pub(super) fn cpu(&self) -> Option<Duration> {
         self.vm.as_ref()?.cpu_time()
@@ -124,6 +139,7 @@ impl Held {
         self.session = Some(Arc::clone(&session));
         self.names = Some(names);
         self.network = network;
+        self.life = Life::default();
         session
     }
 
@@ -199,8 +215,7 @@ async fn carry_out(agent: &Agent, here: &Here, held: &mut Held, work: Work) -> D
         Work::Create(source) => create(agent, here, held, source).await,
         Work::Pause => pause(held).await.map(|()| Vec::new()),
         Work::Resume => resume(held).await.map(|()| Vec::new()),
-        Work::Save(_) if !agent.workshop.driver().keeps_connections() => Err(unsaved(agent)),
-        Work::Save(files) => save(held, &files).await.map(|()| Vec::new()),
+        Work::Save(files) => save(agent, held, &files).await.map(|()| Vec::new()),
         Work::RollBack(kept) => {
             let (made, files) = (kept.made(here)?, kept.unchanged_files()?);
             let reach = reach(agent, kept.template(), &made).await?;
@@ -308,15 +323,19 @@ async fn resume(held: &mut Held) -> Result<(), Problem> {
 }
 
 /// Saves it while its programs stand still; then they go on, or it is paused again.
-async fn save(held: &mut Held, files: &SnapshotFiles) -> Result<(), Problem> {
+async fn save(agent: &Agent, held: &mut Held, files: &SnapshotFiles) -> Result<(), Problem> {
     let (vm, session, _) = held.parts()?;
     let was_paused = session.is_paused();
     if was_paused {
         vm.resume().await.map_err(|error| internal(&error))?;
         session.set_paused(false);
     }
-    let saved = save_frozen(&mut **vm, session, files).await;
-    if was_paused {
+    let saved = match agent.workshop.driver().keeps_connections() {
+        true => save_frozen(&mut **vm, session, files).await,
+        false => save_cut(held, files).await,
+    };
+    // One that is cut off is ended.
+    if was_paused && !held.is_cut_off() {
         pause(held).await?;
     }
     saved
@@ -342,6 +361,64 @@ async fn save_frozen(
     }
 }
 
+/// The same with a VMM that cuts its guest off when it saves it. So it is cut off before, where nothing is under way, and
+/// another session is opened; programs that were followed over the first go on over that, see [`Use::again`].
+///
+/// [`Use::again`]: super::here::Use::again
+async fn save_cut(held: &mut Held, files: &SnapshotFiles) -> Result<(), Problem> {
+    let (vm, session, _) = held.parts()?;
+    // What programs were sent until now is read before the guest says that they stand still.
+    let hold = timeout(FREEZE, session.hold()).await.map_err(|_| {
+        let cause = "a program's input is under way and the guest does not take it";
+        Problem::new(Code::Conflict, cause).retry_after(Duration::from_secs(1))
+    })?;
+    let frozen = session.freeze(FREEZE).await;
+    frozen.map_err(|error| from_session(&error))?;
+    session.cut("the sandbox was saved");
+    drop(hold);
+    let saved = vm.save(files).await;
+    // Whatever came of it, its programs go on, or it ends.
+    match reach_again(&mut **vm).await {
+        Ok(session) => held.session = Some(Arc::new(session)),
+        Err(reason) => {
+            held.session = None;
+            return Err(cut_off(&reason, saved.err()));
+        }
+    }
+    saved.map(drop).map_err(|error| from_save(&error))
+}
+
+/// Opens a session with a frozen guest that was saved, and has it go on.
+async fn reach_again(vm: &mut dyn MicroVm) -> Result<Session, String> {
+    let vsock = vm.vsock_path().to_owned();
+    let opened = async {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let stream = connect(&vsock, SESSION_PORT, deadline).await;
+        let stream = stream.map_err(|error| causes(&error))?;
+        let session = Session::open(stream).await;
+        let session = session.map_err(|error| causes(&error))?;
+        thaw(&session).await.map_err(|error| causes(&error))?;
+        Ok(session)
+    };
+    tokio::select! {
+        opened = opened => opened,
+        death = vm.died() => Err(format!("its VMM ended: {death}")),
+    }
+}
+
+/// Why a sandbox that was saved ends.
+fn cut_off(reason: &str, save: Option<SaveError>) -> Problem {
+    let save = save.map_or_else(String::new, |error| {
+        format!("; it was not saved: {}", causes(&error))
+    });
+    let mut cause = format!(
+        "the sandbox is ended: it could not be reached again after it was to be saved ({reason}){save}"
+    );
+    // A guest, or its VMM, may have worded a part of it.
+    cause.retain(|c| !c.is_control());
+    Problem::new(Code::Internal, cause).with_remedy("go on from an earlier snapshot of it")
+}
+
 async fn destroy(held: &mut Held) -> Result<(), Problem> {
     held.session = None;
     let destroyed = match held.vm.take() {
@@ -351,15 +428,6 @@ async fn destroy(held: &mut Held) -> Result<(), Problem> {
     let last = network::close(held.network.take()).await;
     held.past = held.with_past(last);
     destroyed
-}
-
-/// Refuses before anything of the sandbox is touched: its programs would be cut off from the host, and
-/// their output lost.
-fn unsaved(agent: &Agent) -> Problem {
-    let driver = agent.workshop.driver().kind().name();
-    let cause =
-        format!("this host runs microVMs by {driver}, by which a sandbox cannot be saved yet");
-    Problem::new(Code::Conflict, cause).with_remedy("make a new sandbox in place of a fork")
 }
 
 fn from_save(error: &SaveError) -> Problem {

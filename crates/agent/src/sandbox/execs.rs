@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use firelane_guest_proto::message::{AttachSpec, ExecSpec, Limits, Program as What, PtySize};
+use firelane_guest_proto::message::{
+    AttachSpec, Attached, ExecSpec, Limits, Program as What, PtySize, RefusedCode,
+};
 use firelane_model::id::ExecId;
+use firelane_vmm::session::{Exec as Stream, Session, SessionError};
 use firelane_wire::bus::{FeedExec, FollowExec, GetExec, ListExecs, SandboxRef, StartExec};
 use firelane_wire::event::LogPage;
 use firelane_wire::exec::{Exec, NewExec};
@@ -13,8 +16,8 @@ use firelane_wire::problem::{Code, Problem};
 use jiff::Timestamp;
 use tokio::sync::mpsc::error::SendTimeoutError;
 
-use super::here::Made;
-use super::program::{Program, Running, in_ms};
+use super::here::{Made, Use};
+use super::program::{Program, Running, in_ms, is_cut};
 use crate::Agent;
 use crate::problem::{from_content, from_session};
 use crate::workshop::program_memory_bytes;
@@ -78,24 +81,18 @@ impl Agent {
         } = call;
         request.check()?;
         let here = self.sandboxes.find(&sandbox)?;
-        let using = here.begin(Some(id)).await?;
+        let mut using = here.begin(Some(id)).await?;
         let made = here.made.get().ok_or_else(|| here.gone())?;
         let stdin = std::mem::take(&mut request.stdin);
         let stdin = stdin.into_bytes().map_err(|error| from_content(&error))?;
         let (interactive, output_bytes) = (request.interactive, request.output_bytes);
         let spec = spec(id, request, made)?;
-        let name = id.to_string();
-        let launched = using.session.launch(&name, &spec).await;
-        launched.map_err(|error| from_session(&error))?;
-        let attach = AttachSpec {
-            id: name,
-            ..AttachSpec::default()
-        };
-        let attached = using.session.attach(&attach).await;
-        let (stream, _) = attached.map_err(|error| from_session(&error))?;
+        let begun = begin(&mut using, &id.to_string(), &spec).await;
+        let (stream, from) = begun.map_err(|error| from_session(&error))?;
         let program = Program {
             id,
             stream,
+            from,
             started: in_ms(Timestamp::now()),
             output_bytes: Some(output_bytes),
             stdin,
@@ -145,6 +142,39 @@ impl Agent {
     fn exec(&self, sandbox: &SandboxRef, id: ExecId) -> Result<Arc<Running>, Problem> {
         self.sandboxes.find(sandbox)?.execs.get(id)
     }
+}
+
+/// Starts a program, and attaches to it; over another session, if the sandbox is saved meanwhile and cut off for that.
+async fn begin(
+    using: &mut Use,
+    name: &str,
+    spec: &ExecSpec,
+) -> Result<(Stream, Attached), SessionError> {
+    let attach = AttachSpec {
+        id: name.into(),
+        ..AttachSpec::default()
+    };
+    let mut begun = launch(&using.session, name, spec, &attach).await;
+    while matches!(&begun, Err(error) if is_cut(error)) && using.again().await {
+        // Whether it was started before that is not known.
+        begun = match using.session.attach(&attach).await {
+            Err(SessionError::Refused(refused)) if refused.code == RefusedCode::NotFound => {
+                launch(&using.session, name, spec, &attach).await
+            }
+            attached => attached,
+        };
+    }
+    begun
+}
+
+async fn launch(
+    session: &Session,
+    name: &str,
+    spec: &ExecSpec,
+    attach: &AttachSpec,
+) -> Result<(Stream, Attached), SessionError> {
+    session.launch(name, spec).await?;
+    session.attach(attach).await
 }
 
 fn spec(id: ExecId, request: NewExec, made: &Made) -> Result<ExecSpec, Problem> {

@@ -67,13 +67,26 @@ pub(super) enum Order {
         id: Option<ExecId>,
         reply: oneshot::Sender<Result<Use, Problem>>,
     },
-    /// Somebody does not use this session any more.
-    Ended {
-        id: Option<ExecId>,
+    /// Somebody does not use the session of this microVM any more.
+    Ended { id: Option<ExecId>, life: Life },
+    /// This session with that microVM was cut; somebody wants the one that came after it, if there is one.
+    Again {
+        life: Life,
         session: Arc<Session>,
+        reply: oneshot::Sender<Option<Arc<Session>>>,
     },
     /// This session broke: what runs in the sandbox cannot be trusted any more.
     Lost { session: Arc<Session> },
+}
+
+/// One microVM of a sandbox, whatever sessions there are with it.
+#[derive(Clone, Default)]
+pub(super) struct Life(Arc<()>);
+
+impl Life {
+    pub(super) fn is(&self, other: &Life) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What can change in a sandbox.
@@ -186,13 +199,42 @@ impl Here {
 /// The session of a sandbox, for as long as this is held. It keeps the sandbox from being idle.
 pub(super) struct Use {
     pub(super) session: Arc<Session>,
+    life: Life,
     here: Arc<Here>,
     id: Option<ExecId>,
 }
 
 impl Use {
-    pub(super) fn new(session: Arc<Session>, here: Arc<Here>, id: Option<ExecId>) -> Use {
-        Use { session, here, id }
+    pub(super) fn new(
+        session: Arc<Session>,
+        life: Life,
+        here: Arc<Here>,
+        id: Option<ExecId>,
+    ) -> Use {
+        Use {
+            session,
+            life,
+            here,
+            id,
+        }
+    }
+
+    /// Takes the session that came after this one, which has ended: a VMM that saves a microVM may cut it off. Waits
+    /// until that is done and the microVM runs. Gives whether there is one.
+    pub(super) async fn again(&mut self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.here.tell(Order::Again {
+            life: self.life.clone(),
+            session: Arc::clone(&self.session),
+            reply,
+        });
+        match answer.await {
+            Ok(Some(session)) => {
+                self.session = session;
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
     }
 
     pub(super) fn here(&self) -> &Arc<Here> {
@@ -204,7 +246,7 @@ impl Drop for Use {
     fn drop(&mut self) {
         self.here.tell(Order::Ended {
             id: self.id,
-            session: Arc::clone(&self.session),
+            life: self.life.clone(),
         });
     }
 }

@@ -19,7 +19,7 @@ use firelane_image::signing::{
 };
 use firelane_image::{FileError, SnapshotOrigin};
 use firelane_model::id::SnapshotId;
-use firelane_vmm::driver::{Machine, NetworkDevice, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Machine, NetworkDevice, SnapshotFiles};
 use firelane_wire::bus::SnapshotHere;
 use firelane_wire::problem::{Code, Problem};
 use jiff::Timestamp;
@@ -260,6 +260,7 @@ impl Kept {
             snapshot: None,
             // Connected when a clone is made.
             network: network.then(NetworkDevice::unconnected),
+            disk: DiskLimits::DEFAULT,
         }
     }
 

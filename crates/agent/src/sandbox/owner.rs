@@ -253,20 +253,42 @@ impl Owner {
         }
         let current =
             |session: &Arc<Session>| held.session().is_some_and(|now| Arc::ptr_eq(&now, session));
+        let paused = self.life.state() == State::Paused;
         let mut lost = false;
         for order in std::mem::take(&mut self.put_off) {
             match order {
                 Order::Begin { id, reply } => {
-                    let lent = self.lend(id, held.session());
+                    let lent = self.lend(id, held);
                     // One that has left gives it back by dropping it.
                     let _ = reply.send(lent);
                 }
                 // Of an earlier microVM, that is gone with all that ran in it.
-                Order::Ended { session, .. } | Order::Lost { session } if !current(&session) => {}
+                Order::Ended { life, .. } if !held.life().is(&life) => {}
+                // Of one that was cut, and another came after it.
+                Order::Lost { session } if !current(&session) => {}
                 Order::Ended { id, .. } => {
                     self.event(id.map_or(Event::Used, Event::ExecEnded));
                 }
                 Order::Lost { .. } => lost = true,
+                Order::Again {
+                    life,
+                    session,
+                    reply,
+                } => {
+                    let now = held.session().filter(|_| held.life().is(&life));
+                    let now = now.filter(|now| !Arc::ptr_eq(now, &session));
+                    if paused && now.is_some() {
+                        // Nothing answers over it before it runs.
+                        self.put_off.push(Order::Again {
+                            life,
+                            session,
+                            reply,
+                        });
+                    } else {
+                        // A program that has left needs none.
+                        let _ = reply.send(now);
+                    }
+                }
                 Order::Change { .. } | Order::Terms { .. } => {}
             }
         }
@@ -277,11 +299,14 @@ impl Owner {
         None
     }
 
-    fn lend(&mut self, id: Option<ExecId>, session: Option<Arc<Session>>) -> Result<Use, Problem> {
+    fn lend(&mut self, id: Option<ExecId>, held: &Held) -> Result<Use, Problem> {
         let event = id.map_or(Event::Used, |id| Event::Asked(Asked::Exec(id)));
         let admitted = self.life.apply(event, self.now());
-        match (admitted, session) {
-            (Ok(_), Some(session)) => Ok(Use::new(session, Arc::clone(&self.here), id)),
+        match (admitted, held.session()) {
+            (Ok(_), Some(session)) => {
+                let (life, here) = (held.life(), Arc::clone(&self.here));
+                Ok(Use::new(session, life, here, id))
+            }
             (Ok(_), None) | (Err(Refused::Gone { .. }), _) => Err(self.here.gone()),
             (Err(refused), _) => Err(from_refused(self.here.id, &refused)),
         }
@@ -318,7 +343,7 @@ impl Owner {
                 let next = self.event(Event::Done(action));
                 for program in programs {
                     // Those that went on in a clone are followed like those that begin.
-                    if let Ok(using) = self.lend(Some(program.id), held.session()) {
+                    if let Ok(using) = self.lend(Some(program.id), held) {
                         program.follow(&self.agent, using);
                     }
                 }
@@ -328,7 +353,10 @@ impl Owner {
             }
             Err(problem) => {
                 tracing::warn!(sandbox = %self.here.id, ?action, %problem, "could not be done");
-                let next = self.event(Event::Failed(action));
+                let mut next = self.event(Event::Failed(action));
+                if next.is_none() && held.is_cut_off() {
+                    next = self.event(Event::VmmDied);
+                }
                 self.publish(held);
                 answer(reply, Err(problem));
                 next

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use firelane_guest_proto::message::AttachSpec;
+use firelane_guest_proto::message::{AttachSpec, Attached};
 use firelane_model::id::ExecId;
 use firelane_store::live::LiveLog;
 use firelane_vmm::session::{Event as Told, Exec as Stream, Session, SessionError};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::here::{Here, Order, Use};
 use crate::Agent;
-use crate::feed;
+use crate::feed::{self, Feed};
 use crate::problem::from_session;
 
 /// Inputs that may wait for a program; who sends more waits.
@@ -38,6 +38,8 @@ pub(super) struct Running {
 pub(super) struct Program {
     pub(super) id: ExecId,
     pub(super) stream: Stream,
+    /// Where that begins.
+    pub(super) from: Attached,
     pub(super) started: Timestamp,
     /// Most bytes of its stdout and of its stderr, where they are known here.
     pub(super) output_bytes: Option<u64>,
@@ -78,7 +80,7 @@ impl Running {
 
 impl Program {
     /// Follows it to its end, in a task of its own. The session was lent for that.
-    pub(super) fn follow(self, agent: &Arc<Agent>, using: Use) -> Arc<Running> {
+    pub(super) fn follow(self, agent: &Arc<Agent>, mut using: Use) -> Arc<Running> {
         let (input, inputs) = mpsc::channel(QUEUED_INPUTS);
         let log_bytes = self
             .output_bytes
@@ -100,7 +102,7 @@ impl Program {
         let followed = Arc::clone(&running);
         agent.tasks.spawn(async move {
             let end = self
-                .run_out(&here, &using, &followed.log, inputs, ran)
+                .run_out(&here, &mut using, &followed.log, inputs, ran)
                 .await;
             followed.end(end);
             here.execs.trim();
@@ -113,30 +115,39 @@ impl Program {
     async fn run_out(
         self,
         here: &Here,
-        using: &Use,
+        using: &mut Use,
         log: &LiveLog,
         inputs: mpsc::Receiver<Input>,
         ran: Ran,
     ) -> End {
         let Program {
             id,
-            mut stream,
+            stream,
+            from,
             output_bytes,
             stdin,
             interactive,
             ..
         } = self;
-        let feeding = feed::feed(stream.stdin(), stdin, interactive, inputs);
-        let told = tokio::select! {
-            told = read(&mut stream, log, output_bytes) => told,
-            // Ends only with the session, which the reading tells better.
-            never = feed::then_wait(feeding) => match never {},
+        let mut followed = Followed {
+            id,
+            log,
+            output_bytes,
+            stdout: from.stdout_at,
+            stderr: from.stderr_at,
+            feed: Feed::new(stdin, interactive, inputs, from.stdin_at),
         };
+        let mut told = followed.over(stream).await;
+        // Each time over another session, of which there are as many as it is saved while it runs.
+        while matches!(&told, Err(error) if is_cut(error)) && using.again().await {
+            told = match followed.attach(&using.session).await {
+                Ok(stream) => followed.over(stream).await,
+                Err(error) => Err(error),
+            };
+        }
         match told {
             Ok(ending) => {
-                if let Err(error) = using.session.forget(&id.to_string()).await {
-                    tracing::debug!(%id, %error, "a program that ended is not forgotten");
-                }
+                forget(using, id).await;
                 End::Done { ending, ran }
             }
             Err(SessionError::Refused(refused)) => {
@@ -152,28 +163,102 @@ impl Program {
     }
 }
 
-/// Writes down what a program writes, until it ends.
+/// Whether a session ended of which there may be another one with the same guest.
+pub(super) fn is_cut(error: &SessionError) -> bool {
+    matches!(
+        error,
+        SessionError::Cut { .. } | SessionError::Ended { .. } | SessionError::Silent(_)
+    )
+}
+
+/// Makes room for another program.
+async fn forget(using: &mut Use, id: ExecId) {
+    let name = id.to_string();
+    let mut forgotten = using.session.forget(&name).await;
+    while matches!(&forgotten, Err(error) if is_cut(error)) && using.again().await {
+        forgotten = using.session.forget(&name).await;
+    }
+    if let Err(error) = forgotten {
+        tracing::debug!(%id, %error, "a program that ended is not forgotten");
+    }
+}
+
+/// What is known of a program that is followed, over whichever session.
+struct Followed<'a> {
+    id: ExecId,
+    log: &'a LiveLog,
+    output_bytes: Option<u64>,
+    /// Bytes of its stdout that were taken.
+    stdout: u64,
+    /// The same of its stderr.
+    stderr: u64,
+    feed: Feed,
+}
+
+impl Followed<'_> {
+    /// Follows it until it ends or the session does.
+    async fn over(&mut self, mut stream: Stream) -> Result<Ending, SessionError> {
+        let input = stream.stdin();
+        let Followed {
+            log,
+            output_bytes,
+            stdout,
+            stderr,
+            feed,
+            ..
+        } = self;
+        tokio::select! {
+            told = read(&mut stream, log, *output_bytes, stdout, stderr) => told,
+            // Ends only with the session, which the reading tells better.
+            never = feed::then_wait(feed.send(&input)) => match never {},
+        }
+    }
+
+    /// Goes on where it was, over another session.
+    async fn attach(&mut self, session: &Session) -> Result<Stream, SessionError> {
+        let spec = AttachSpec {
+            id: self.id.to_string(),
+            stdout_from: Some(self.stdout),
+            stderr_from: Some(self.stderr),
+        };
+        let (stream, at) = session.attach(&spec).await?;
+        let expected = (self.stdout, self.stderr);
+        let found = (at.stdout_at, at.stderr_at);
+        if found != expected {
+            let what = format!("a program goes on at {found:?} bytes, not at {expected:?}");
+            return Err(SessionError::Violation { what });
+        }
+        if !self.feed.go_back_to(at.stdin_at) {
+            let what = format!("a program took {} bytes of input", at.stdin_at);
+            return Err(SessionError::Violation { what });
+        }
+        Ok(stream)
+    }
+}
+
+/// Writes down what a program writes, until it ends, and counts it.
 async fn read(
     stream: &mut Stream,
     log: &LiveLog,
     output_bytes: Option<u64>,
+    stdout: &mut u64,
+    stderr: &mut u64,
 ) -> Result<Ending, SessionError> {
     let bound = output_bytes.unwrap_or(u64::MAX);
-    let (mut stdout, mut stderr) = (0_u64, 0_u64);
     loop {
         match stream.next().await? {
             Told::Started => {}
             Told::Stdout(bytes) => {
-                stdout += bytes.len() as u64;
+                *stdout += bytes.len() as u64;
                 log.append(Event::Stdout(bytes));
             }
             Told::Stderr(bytes) => {
-                stderr += bytes.len() as u64;
+                *stderr += bytes.len() as u64;
                 log.append(Event::Stderr(bytes));
             }
             Told::Ended(outcome) => return Ok(Ending::from(&outcome)),
         }
-        if stdout.max(stderr) > bound {
+        if (*stdout).max(*stderr) > bound {
             let what = format!("it sent more output than its limit of {bound} bytes");
             return Err(SessionError::Violation { what });
         }
@@ -192,11 +277,12 @@ pub(super) async fn adopt(session: &Session) -> Result<Vec<Program>, SessionErro
             id: listed.id,
             ..AttachSpec::default()
         };
-        let (stream, _) = session.attach(&spec).await?;
+        let (stream, from) = session.attach(&spec).await?;
         let started = i128::from(listed.started_ns);
         programs.push(Program {
             id,
             stream,
+            from,
             started: in_ms(Timestamp::from_nanosecond(started).unwrap_or_default()),
             output_bytes: None,
             stdin: Vec::new(),

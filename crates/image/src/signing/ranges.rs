@@ -141,15 +141,17 @@ impl Ranges {
                 continue;
             }
             let (start, end) = (start_of(index), start_of(index + 1));
+            let begun = Timestamp::now();
             let data = next_data(&self.file, start).map_err(at("read", &self.path))?;
             if *leaf == zeros && data >= end && end <= self.tree.size() {
                 // A hole: there is nothing to read.
-                self.mark(index)?;
+                self.mark(index, begun)?;
             } else {
                 self.check(index)?;
             }
         }
         if self.is_whole() {
+            // Each range was read when the stamp was settled already.
             let now = Timestamp::now();
             self.remembered.remember(&self.stamp, &self.whole, now)?;
         }
@@ -188,10 +190,11 @@ impl Ranges {
     fn check(&self, index: usize) -> Result<Vec<u8>, Refusal> {
         let start = start_of(index);
         let mut content = vec![0; range_len(self.tree.size(), start)];
+        let begun = Timestamp::now();
         let read = self.file.read_exact_at(&mut content, start);
         let same = read.is_ok() && blake3::hash(&content).as_bytes() == &self.tree.leaves()[index];
         if same {
-            self.mark(index)?;
+            self.mark(index, begun)?;
             return Ok(content);
         }
         self.suspect()?;
@@ -214,9 +217,9 @@ impl Ranges {
         Ok(read.is_ok() && self.is_same()?)
     }
 
-    /// The range needs not be checked again, if the file is what it was when it was opened.
-    fn mark(&self, index: usize) -> Result<(), Refusal> {
-        if self.is_same()? && self.stamp.is_settled(Timestamp::now()) {
+    /// The range, which was read from `begun` on, needs not be checked again, if the file is what it was when it was opened.
+    fn mark(&self, index: usize, begun: Timestamp) -> Result<(), Refusal> {
+        if self.is_same()? && self.stamp.is_settled(begun) {
             self.lock()[index] = true;
         }
         Ok(())

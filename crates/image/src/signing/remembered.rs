@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
@@ -61,8 +62,36 @@ impl Stamp {
         }
     }
 
+    /// Whether what changes from `now` on changes the stamp as well.
     pub(super) fn is_settled(&self, now: Timestamp) -> bool {
         self.changed_ns + SETTLED.as_nanos() <= now.as_nanosecond()
+    }
+}
+
+/// A file as it was when somebody began to hash it, and when that was. The time is taken before anything is read: a change in
+/// the tick of an earlier one, while the file is hashed, leaves its stamp as it was, and is older than the end of the hashing.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    pub(super) stamp: Stamp,
+    pub(super) at: Timestamp,
+}
+
+impl Begun {
+    pub(super) fn of(path: &Path) -> io::Result<Begun> {
+        let at = Timestamp::now();
+        let stamp = Stamp::of(path)?;
+        Ok(Begun { stamp, at })
+    }
+
+    /// The same of a file that has just been written: waits a moment, so that what is found in it can be remembered.
+    pub(super) fn of_written(path: &Path) -> io::Result<Begun> {
+        let begun = Begun::of(path)?;
+        if begun.stamp.is_settled(begun.at) {
+            return Ok(begun);
+        }
+        // Not longer, whatever time the file has.
+        thread::sleep(SETTLED.unsigned_abs());
+        Begun::of(path)
     }
 }
 
@@ -108,14 +137,14 @@ impl Remembered {
         (record.boot == self.boot && record.stamp == *stamp).then_some(record.found)
     }
 
-    /// Remembers what was found in a file that was this before and after it was hashed.
+    /// Remembers what was found in a file that was this before and after it was hashed, which began at `begun` or later.
     pub(super) fn remember(
         &self,
         stamp: &Stamp,
         found: &str,
-        now: Timestamp,
+        begun: Timestamp,
     ) -> Result<(), FileError> {
-        if !stamp.is_settled(now) {
+        if !stamp.is_settled(begun) {
             return Ok(());
         }
         let record = Record {
@@ -136,5 +165,38 @@ impl Remembered {
     fn path(&self, stamp: &Stamp) -> PathBuf {
         self.folder
             .join(format!("{:x}-{:x}", stamp.device, stamp.inode))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_changed_while_it_was_hashed_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let remembered = Remembered::open(&folder.path().join("hashed")).unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "one").unwrap();
+        let stamp = Stamp::of(&file).unwrap();
+        let changed = Timestamp::from_nanosecond(stamp.changed_ns).unwrap();
+        // Begun in the tick of the change: another one may have followed in it, however long the hashing took.
+        let begun = changed + SignedDuration::from_millis(1);
+        remembered.remember(&stamp, "blake3 1", begun).unwrap();
+        assert_eq!(remembered.found(&stamp), None);
+        let begun = changed + SETTLED;
+        remembered.remember(&stamp, "blake3 1", begun).unwrap();
+        assert_eq!(remembered.found(&stamp).as_deref(), Some("blake3 1"));
+    }
+
+    #[test]
+    fn the_time_is_taken_before_the_file_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        let before = Timestamp::now();
+        fs::write(&file, "one").unwrap();
+        let begun = Begun::of_written(&file).unwrap();
+        assert!(begun.at > before && begun.at <= Timestamp::now());
+        assert!(begun.stamp.is_settled(begun.at));
     }
 }

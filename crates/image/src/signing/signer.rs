@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::epochs::Epochs;
 use super::key::{KeyError, Keys, key_id, private_folder};
-use super::remembered::{Remembered, Stamp};
+use super::remembered::{Begun, Remembered, Stamp};
 use super::seal::{Kind, SCHEMA, Seal, SealedFile};
 use super::tree::{RANGE_BYTES, Tree, write_tree};
 use crate::digest::{blake3_bytes, blake3_file};
@@ -209,37 +209,40 @@ impl Signing {
 
     /// BLAKE3 of a file and its size in bytes; the file is not read if it is remembered.
     fn hash_file(&self, path: &Path) -> Result<(String, u64), FileError> {
-        let before = Stamp::of(path).map_err(at("read", path))?;
-        if let Some(found) = self.remembered.found(&before)
+        let begun = Begun::of_written(path).map_err(at("read", path))?;
+        let size = begun.stamp.size;
+        if let Some(found) = self.remembered.found(&begun.stamp)
             && let Some(hash) = found.strip_prefix(WHOLE)
         {
-            return Ok((hash.to_owned(), before.size));
+            return Ok((hash.to_owned(), size));
         }
         let (hash, size) = blake3_file(path).map_err(at("read", path))?;
-        self.remember(path, &before, &format!("{WHOLE}{hash}"))?;
+        self.remember(path, &begun, &format!("{WHOLE}{hash}"))?;
         Ok((hash, size))
     }
 
     /// The hashes of a file's ranges and its size in bytes.
     fn hash_ranges(&self, path: &Path) -> Result<(Tree, u64), FileError> {
-        let before = Stamp::of(path).map_err(at("read", path))?;
-        let tree = Tree::of(path, before.size).map_err(at("read", path))?;
-        self.remember(path, &before, &format!("{RANGED}{}", tree.root()))?;
-        Ok((tree, before.size))
+        let begun = Begun::of_written(path).map_err(at("read", path))?;
+        let size = begun.stamp.size;
+        let tree = Tree::of(path, size).map_err(at("read", path))?;
+        self.remember(path, &begun, &format!("{RANGED}{}", tree.root()))?;
+        Ok((tree, size))
     }
 
-    /// Remembers what was found in a file, unless it changed while it was read. Whether it did not.
+    /// Remembers what was found in a file, unless it changed while it was read. Whether it did not, as far as its times tell.
     pub(super) fn remember(
         &self,
         path: &Path,
-        before: &Stamp,
+        begun: &Begun,
         found: &str,
     ) -> Result<bool, FileError> {
+        let Begun { stamp, at: since } = begun;
         let after = Stamp::of(path).map_err(at("read", path))?;
-        if after == *before {
-            self.remembered.remember(before, found, Timestamp::now())?;
+        if after == *stamp {
+            self.remembered.remember(stamp, found, *since)?;
         }
-        Ok(after == *before)
+        Ok(after == *stamp)
     }
 }
 

@@ -10,7 +10,7 @@ use minisign::SignatureBox;
 
 use super::Refusal;
 use super::ranges::{Ranges, Sealed};
-use super::remembered::{SUSPECT, Stamp};
+use super::remembered::{Begun, SUSPECT, Stamp};
 use super::seal::{MAX_BYTES, Seal, SealedFile};
 use super::signer::{Content, Piece, RANGED, Signing, Subject, WHOLE, signature_path};
 use super::tree::{RANGE_BYTES, Tree, read_tree};
@@ -158,20 +158,20 @@ impl Signing {
         key: &str,
         make: impl FnOnce() -> Result<Vec<u8>, FileError>,
     ) -> Result<Option<Stamp>, FileError> {
-        let before = match Stamp::of(path) {
+        let begun = match Begun::of(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            stamp => stamp.map_err(at("read", path))?,
+            begun => begun.map_err(at("read", path))?,
         };
         let wanted = format!("{MADE}{key}");
-        if self.remembered.found(&before) == Some(wanted.clone()) {
-            return Ok(Some(before));
+        if self.remembered.found(&begun.stamp) == Some(wanted.clone()) {
+            return Ok(Some(begun.stamp));
         }
         let (hash, _) = blake3_file(path).map_err(at("read", path))?;
         if hash != blake3_bytes(&make()?) {
             return Ok(None);
         }
-        let same = self.remember(path, &before, &wanted)?;
-        Ok(same.then_some(before))
+        let same = self.remember(path, &begun, &wanted)?;
+        Ok(same.then_some(begun.stamp))
     }
 
     /// The seal at `path`, if one of the trusted keys signed it.
@@ -239,25 +239,25 @@ impl Signing {
         let prefix = if leaves.is_some() { RANGED } else { WHOLE };
         let wanted = format!("{prefix}{}", sealed.hash);
         for _ in 0..TRIES {
-            let before = match Stamp::of(path) {
+            let begun = match Begun::of(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Refusal::Missing {
                         file: sealed.name.clone(),
                     });
                 }
-                stamp => stamp.map_err(at("read", path))?,
+                begun => begun.map_err(at("read", path))?,
             };
-            check_size(sealed, before.size)?;
-            let known = self.remembered.found(&before);
+            check_size(sealed, begun.stamp.size)?;
+            let known = self.remembered.found(&begun.stamp);
             if known.as_ref() == Some(&wanted) {
-                return Ok(Some((path.clone(), before)));
+                return Ok(Some((path.clone(), begun.stamp)));
             }
             match leaves {
                 Some(leaves) if lazily && known.as_deref() != Some(SUSPECT) => {
                     // What they have is checked when it is read.
                     check_range_size(sealed)?;
                     read_tree(&sealed.name, leaves, sealed.size, &sealed.hash)?;
-                    return Ok(Some((path.clone(), before)));
+                    return Ok(Some((path.clone(), begun.stamp)));
                 }
                 None => {
                     let (hash, _) = blake3_file(path).map_err(at("read", path))?;
@@ -265,8 +265,8 @@ impl Signing {
                 }
                 Some(leaves) => check_ranges(sealed, path, leaves)?,
             }
-            if self.remember(path, &before, &wanted)? {
-                return Ok(Some((path.clone(), before)));
+            if self.remember(path, &begun, &wanted)? {
+                return Ok(Some((path.clone(), begun.stamp)));
             }
         }
         Err(Refusal::Restless {

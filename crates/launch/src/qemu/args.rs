@@ -9,7 +9,7 @@ use firelane_guest_proto::link::PORT_NAME;
 use firelane_guest_proto::network::GUEST_MAC;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Acceleration, Files, Network, Shape};
+use crate::machine::{Acceleration, DiskLimits, Files, Network, Shape};
 
 /// Descriptor of the monitor that QEMU inherits.
 pub const QMP_FD: i32 = 3;
@@ -75,7 +75,8 @@ pub fn arguments(
     };
     let drive = files.rootfs.as_ref().map(|path| {
         let path = escape(path);
-        format!("id=root,file={path},format=raw,if=none,readonly=on,file.locking=off")
+        let limits = throttling(files.disk);
+        format!("id=root,file={path},format=raw,if=none,readonly=on,file.locking=off,{limits}")
     });
     let port = format!("virtserialport,chardev=link,name={PORT_NAME},nr=1");
     // QEMU opens this path, and the jail has its owner answer the open: the path does not exist.
@@ -179,6 +180,16 @@ fn kernel_arguments(acceleration: Acceleration, tsc_khz: u64) -> String {
     }
 }
 
+/// Bounds on what the guest reads of its disk. A burst of one second at the same rate is a bucket that has as much at once
+/// as comes again in a second. Source: QEMU, `docs/throttle.txt`, "Limits" and "Bursts". 0 would be no bound.
+fn throttling(limits: DiskLimits) -> String {
+    let (bytes, ops) = (limits.bytes_per_s.max(1), limits.ops_per_s.max(1));
+    format!(
+        "throttling.bps-total={bytes},throttling.bps-total-max={bytes},\
+         throttling.iops-total={ops},throttling.iops-total-max={ops}"
+    )
+}
+
 /// A path inside a comma-separated option: commas are doubled.
 #[must_use]
 pub fn escape(path: &Path) -> String {
@@ -208,6 +219,7 @@ mod tests {
             kernel: "/store/vmlinux".into(),
             initrd: Some("/store/initrd".into()),
             rootfs: Some("/store/a,b".into()),
+            disk: DiskLimits::DEFAULT,
         };
         arguments(&shape, &files, origin, acceleration, tsc_khz, network)
     }

@@ -6,9 +6,11 @@
 //! ```
 
 mod cases;
+mod forks;
 mod standing;
 mod subject;
 
 pub use cases::*;
+pub use forks::*;
 pub use standing::*;
 pub use subject::{Program, Subject, bare_command, bare_machine, linux_command, open};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::{ExecSpec, Limits, Outcome, Program as Exec};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::driver::{BootError, DiskLimits, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::session::{Event, Session};
 use firelane_vmm::timeline::Timeline;
 use tokio::time::Instant;
@@ -182,5 +182,6 @@ pub fn bare_machine(lab: &Lab, memory_mib: u32) -> Machine {
         boot_timeout: Duration::from_secs(30),
         snapshot: None,
         network: None,
+        disk: DiskLimits::DEFAULT,
     }
 }

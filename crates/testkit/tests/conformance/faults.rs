@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use firelane_guest_proto::SESSION_PORT;
 use firelane_testkit::Lab;
 use firelane_testkit::conformance::Subject;
-use firelane_vmm::driver::{BootError, Driver, Machine, SnapshotError, SnapshotFiles};
+use firelane_vmm::connect::{ConnectError, connect};
+use firelane_vmm::driver::{BootError, Driver, Machine, SaveError, SnapshotError, SnapshotFiles};
 use firelane_vmm::firecracker::{FindError, Firecracker, Jailing, Place, Version};
 use firelane_vmm::timeline::Timeline;
+use tokio::time::Instant;
 
 use crate::legs::{bare, fake, fake_file};
 
@@ -144,6 +147,41 @@ async fn a_vmm_that_fails_to_write_a_snapshot_leaves_none() {
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// A VMM of 1.16 that was paused and not saved hears nothing any more: who cannot reach the guest again ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_that_fails_before_it_begins_may_leave_the_guest_deaf() {
+    let subject = faulty("mute", "create").await;
+    let mut vm = subject.boot("deaf").await.expect("it boots");
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("memory"),
+        subject.lab.path().join("state"),
+    );
+    let error = vm.save(&files).await.expect_err("it does not save");
+    assert!(matches!(error, SaveError::Refused(_)), "{error:?}");
+    assert!(!files.memory.exists() && !files.state.exists());
+    let deadline = Instant::now() + LIMIT;
+    let error = connect(vm.vsock_path(), SESSION_PORT, deadline).await;
+    let error = error.expect_err("nothing arrives");
+    assert!(matches!(error, ConnectError::Silent { .. }), "{error:?}");
+    vm.destroy().await.expect("it ends");
+    subject.lab.assert_empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vmm_that_dies_while_it_saves_is_told() {
+    let subject = faulty("dies", "create").await;
+    let mut vm = subject.boot("dies").await.expect("it boots");
+    let files = SnapshotFiles::new(
+        subject.lab.path().join("memory"),
+        subject.lab.path().join("state"),
+    );
+    vm.save(&files).await.expect_err("it does not save");
+    let death = vm.died().await;
+    assert!(death.stderr.contains("as it was told to"), "{death}");
+    vm.destroy().await.expect("nothing is in the way");
+    subject.lab.assert_empty();
 }
 
 #[tokio::test(flavor = "multi_thread")]

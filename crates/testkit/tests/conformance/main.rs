@@ -49,6 +49,8 @@ macro_rules! whole_leg {
             a_full_disk_is_told_and_the_microvm_goes_on,
             a_full_disk_leaves_no_snapshot,
             boots_with_a_disk,
+            a_microvm_that_runs_is_forked_and_rolled_back,
+            a_save_that_its_vmm_refuses_leaves_the_microvm_usable,
         );
     };
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Firecracker;
 use super::api::{Api, ApiError, QUICK};
+use super::disk::limiter;
 use super::launch::{Launched, Shown, user};
 use super::microvm::{FirecrackerVm, Origin, Socket};
 use super::pager::{self, Pager, PagerError};
@@ -330,7 +331,7 @@ async fn configure(
             // The initrd mounts it: with `true` Firecracker would say `root=` on the command line.
             is_root_device: false,
             is_read_only: true,
-            rate_limiter: firecracker.disk.limiter(),
+            rate_limiter: limiter(machine.disk),
         };
         api.put("/drives/root", &drive, QUICK).await?;
     }
@@ -414,6 +415,7 @@ async fn listens(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::DiskLimits;
 
     #[test]
     fn a_guest_that_is_no_linux_gets_no_words_for_one() {
@@ -427,6 +429,7 @@ mod tests {
             boot_timeout: Duration::from_secs(1),
             snapshot: None,
             network: None,
+            disk: DiskLimits::DEFAULT,
         };
         assert_eq!(kernel_arguments(&machine), "reboot=k panic=-1");
         let linux = Machine {

@@ -40,7 +40,6 @@ use crate::timeline::Timeline;
 use crate::trial::Trial;
 
 pub use api::ApiError;
-pub use disk::DiskLimits;
 pub use firelane_launch::firecracker::default_program;
 pub use pager::{LayoutError, PagerError};
 use sight::Sight;
@@ -60,7 +59,6 @@ pub struct Firecracker {
     format: Version,
     tsc_khz: u64,
     memory: MemoryFrom,
-    disk: DiskLimits,
 }
 
 /// How a restored guest comes by its memory.
@@ -185,7 +183,6 @@ impl Firecracker {
                 true => MemoryFrom::Either,
                 false => MemoryFrom::File,
             },
-            disk: DiskLimits::DEFAULT,
         })
     }
 
@@ -232,16 +229,6 @@ impl Firecracker {
     pub fn with_memory(&self, memory: MemoryFrom) -> Firecracker {
         Firecracker {
             memory,
-            ..self.clone()
-        }
-    }
-
-    /// The same with guests that may read so much of their disks. Snapshots keep the bounds of the guest that they were
-    /// made of, and are of use to guests with the same ones only.
-    #[must_use]
-    pub fn with_disk(&self, disk: DiskLimits) -> Firecracker {
-        Firecracker {
-            disk,
             ..self.clone()
         }
     }
@@ -307,7 +294,7 @@ impl Driver for Firecracker {
         let (program, processor) = (host::stamp(&self.program), host::processor());
         let kernel = host::kernel_family();
         let (kernel_arguments, rootfs) = (boot::kernel_arguments(machine), &machine.rootfs);
-        let mut arguments = format!("{kernel_arguments} {rootfs:?} {:?}", self.disk);
+        let mut arguments = format!("{kernel_arguments} {rootfs:?} {:?}", machine.disk);
         if let (Sight::Hosted, Some(rootfs)) = (self.sight(), rootfs) {
             // A snapshot's disk is looked for where the guest had it.
             arguments += &self.sight().of(Role::Rootfs, rootfs).to_string_lossy();

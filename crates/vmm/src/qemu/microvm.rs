@@ -19,6 +19,7 @@ use crate::child::Process;
 use crate::driver::{
     ControlError, Death, Machine, MicroVm, SaveError, Saved, SnapshotError, SnapshotFiles,
 };
+use crate::owned;
 use crate::rundir::RunDir;
 use crate::tail::Tail;
 
@@ -130,8 +131,9 @@ impl MicroVm for QemuVm {
     async fn destroy(self: Box<Self>) -> Result<(), ControlError> {
         let mut vm = *self;
         vm.child.end().await.map_err(ControlError::Cleanup)?;
-        vm.cgroups.remove().map_err(ControlError::Cleanup)?;
-        vm.run_dir.remove().map_err(ControlError::Cleanup)?;
+        owned::remove(vm.cgroups, vm.run_dir)
+            .await
+            .map_err(ControlError::Cleanup)?;
         drop(vm.user);
         Ok(())
     }

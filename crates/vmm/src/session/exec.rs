@@ -102,6 +102,20 @@ fn checked(outcome: Outcome) -> Result<Outcome, SessionError> {
     }
 }
 
+/// What may be sent, and is given back if it is not.
+struct Taken<'a> {
+    credit: &'a Credit,
+    bytes: u32,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.credit.give(self.bytes);
+        }
+    }
+}
+
 impl Stdin {
     /// Sends bytes to the program's standard input; waits while it does not take them.
     ///
@@ -109,16 +123,30 @@ impl Stdin {
     /// If the program or the session has ended.
     pub async fn write(&self, mut bytes: &[u8]) -> Result<(), SessionError> {
         while !bytes.is_empty() {
-            let Some(room) = self.credit.take(bytes.len().min(MAX_DATA_BYTES)).await else {
-                return Err(self.shared.why_ended());
-            };
-            let (now, later) = bytes.split_at(room);
-            self.shared
-                .send(&Frame::data(self.id, Channel::Stdin, now))
-                .await?;
-            bytes = later;
+            let sent = self.write_some(bytes).await?;
+            bytes = &bytes[sent..];
         }
         Ok(())
+    }
+
+    /// Sends the first of some bytes, at least one, and gives how many; waits while the program does not take any.
+    /// Dropped before its end, it has sent none.
+    ///
+    /// # Errors
+    /// If the program or the session has ended; none were sent.
+    pub async fn write_some(&self, bytes: &[u8]) -> Result<usize, SessionError> {
+        let wanted = bytes.len().min(MAX_DATA_BYTES);
+        let Some(room) = self.credit.take(wanted).await else {
+            return Err(self.shared.why_ended());
+        };
+        let mut taken = Taken {
+            credit: &self.credit,
+            bytes: u32::try_from(room).unwrap_or(u32::MAX),
+        };
+        let frame = Frame::data(self.id, Channel::Stdin, &bytes[..room]);
+        self.shared.send_to_program(&frame).await?;
+        taken.bytes = 0;
+        Ok(room)
     }
 
     /// Ends the program's standard input.
@@ -126,7 +154,8 @@ impl Stdin {
     /// # Errors
     /// If the session has ended.
     pub async fn end(&self) -> Result<(), SessionError> {
-        self.shared.send(&Frame::end(self.id, Channel::Stdin)).await
+        let end = Frame::end(self.id, Channel::Stdin);
+        self.shared.send_to_program(&end).await
     }
 
     /// Sends a signal: SIGKILL to everything the program started, others to its process group.
@@ -134,9 +163,8 @@ impl Stdin {
     /// # Errors
     /// If the session has ended.
     pub async fn signal(&self, number: u8) -> Result<(), SessionError> {
-        self.shared
-            .send(&Frame::new(self.id, Kind::Signal, vec![number]))
-            .await
+        let signal = Frame::new(self.id, Kind::Signal, vec![number]);
+        self.shared.send_to_program(&signal).await
     }
 
     /// Tells the program the new size of its terminal.
@@ -145,8 +173,7 @@ impl Stdin {
     /// If the session has ended.
     pub async fn resize(&self, size: PtySize) -> Result<(), SessionError> {
         let payload = [size.rows.to_be_bytes(), size.cols.to_be_bytes()].concat();
-        self.shared
-            .send(&Frame::new(self.id, Kind::Resize, payload))
-            .await
+        let resize = Frame::new(self.id, Kind::Resize, payload);
+        self.shared.send_to_program(&resize).await
     }
 }

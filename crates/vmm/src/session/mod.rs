@@ -23,7 +23,7 @@ use firelane_guest_proto::message::{BadMessage, Hello, Refused, Welcome, from_fr
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -48,6 +48,12 @@ pub enum SessionError {
     /// The connection failed or was closed.
     #[error("the connection to the guest ended: {reason}")]
     Ended {
+        /// Why.
+        reason: String,
+    },
+    /// This side cut the connection: see [`Session::cut`].
+    #[error("the connection to the guest was cut: {reason}")]
+    Cut {
         /// Why.
         reason: String,
     },
@@ -134,6 +140,7 @@ impl Session {
             }),
             version: welcome.version,
             pongs,
+            gate: Arc::default(),
         });
         // When the reader ends, so does the writer, and with it everybody who waits to write.
         let reader = reader::run(read, decoder, Arc::clone(&shared), writer.abort_handle());
@@ -154,6 +161,31 @@ impl Session {
         self.writer.abort();
         // A guest that does not close its side is left all the same.
         let _ = timeout(CLOSE_TIMEOUT, &mut self.reader).await;
+    }
+
+    /// Keeps back what programs are sent, until what this gives is dropped. What was sent before is sent; what waits goes
+    /// nowhere, if the session ends meanwhile. So what a host counts as sent is read by a guest that answers a later request.
+    pub async fn hold(&self) -> Hold {
+        let gate = Arc::clone(&self.shared.gate);
+        Hold(gate.write_owned().await)
+    }
+
+    /// Cuts the connection: streams end at once with [`SessionError::Cut`], and the guest reads the end of the session.
+    /// What was not written yet is lost.
+    pub fn cut(&self, reason: &str) {
+        let mut table = self.shared.lock();
+        table.ended = Some(SessionError::Cut {
+            reason: reason.into(),
+        });
+        table.open.clear();
+        drop(table);
+        self.abort();
+    }
+
+    fn abort(&self) {
+        self.reader.abort();
+        self.writer.abort();
+        self.keepalive.abort();
     }
 
     /// Tells that the microVM is paused, or goes on: a paused one is silent and no fault of it.
@@ -179,11 +211,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.reader.abort();
-        self.writer.abort();
-        self.keepalive.abort();
+        self.abort();
     }
 }
+
+/// While it is there, programs are sent nothing: see [`Session::hold`].
+#[must_use]
+pub struct Hold(#[expect(dead_code, reason = "it is held")] OwnedRwLockWriteGuard<()>);
 
 /// Writes whole frames, one after the other; a failure is seen by the reader as well.
 async fn write_all(mut write: OwnedWriteHalf, mut queued: mpsc::Receiver<Vec<u8>>) {
@@ -241,6 +275,8 @@ struct Shared {
     version: u16,
     /// Answers that wait to be sent.
     pongs: mpsc::Sender<Vec<u8>>,
+    /// Closed while programs are sent nothing.
+    gate: Arc<RwLock<()>>,
 }
 
 /// Whether the microVM is paused, and since when it is or is not.
@@ -307,6 +343,12 @@ impl Shared {
         let mut bytes = Vec::with_capacity(frame.payload.len() + 16);
         frame.encode(&mut bytes);
         self.frames.send(bytes).await.map_err(|_| self.why_ended())
+    }
+
+    /// The same for what a program is sent.
+    async fn send_to_program(&self, frame: &Frame) -> Result<(), SessionError> {
+        let _open = self.gate.read().await;
+        self.send(frame).await
     }
 
     /// Why the session ended, as far as the reader has seen it.

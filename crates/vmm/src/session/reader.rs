@@ -33,7 +33,10 @@ pub(super) async fn run(
     };
     writer.abort();
     let mut table = shared.lock();
-    table.ended = Some(error);
+    // What this side did is the better reason.
+    if table.ended.is_none() {
+        table.ended = Some(error);
+    }
     // With their senders gone, the streams read the end.
     table.open.clear();
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use firelane_agent::workshop::new_id;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::firecracker::{Firecracker, Jailing, default_jailer};
 use firelane_vmm::session::Session;
 use firelane_vmm::timeline::Timeline;
@@ -116,6 +116,7 @@ impl Bench {
             boot_timeout: STEP,
             snapshot: None,
             network: None,
+            disk: DiskLimits::DEFAULT,
         };
         let way = |name, jailing: &Jailing, waits| Way {
             name,

@@ -12,7 +12,7 @@ use firelane_agent::workshop::new_id;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::firecracker::{Firecracker, Jailing, MemoryFrom};
 use firelane_vmm::session::{Event, Session};
 use firelane_vmm::timeline::Timeline;
@@ -134,6 +134,7 @@ impl Bench {
             boot_timeout: STEP,
             snapshot: Some(files.clone()),
             network: None,
+            disk: DiskLimits::DEFAULT,
         };
         let vm = firecracker.boot(&machine, &mut Timeline::start()).await?;
         ran(&*vm, "dirty", written_mib).await?;

@@ -15,7 +15,7 @@ use firelane_agent::workshop::new_id;
 use firelane_guest_proto::SESSION_PORT;
 use firelane_guest_proto::message::{ExecSpec, Limits, Program};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm, SnapshotFiles};
+use firelane_vmm::driver::{DiskLimits, Driver, Machine, MicroVm, SnapshotFiles};
 use firelane_vmm::firecracker::Firecracker;
 use firelane_vmm::rundir::{self, RunDir};
 use firelane_vmm::session::{Event, Session};
@@ -102,6 +102,7 @@ async fn in_steps(
         boot_timeout: STEP,
         snapshot: restores.then(|| files.clone()),
         network: None,
+        disk: DiskLimits::DEFAULT,
     };
     let begun = Instant::now();
     let vm = firecracker.boot(&machine(), &mut Timeline::start()).await?;

@@ -88,9 +88,17 @@ impl Fault {
 
     /// Whether the version that it claims has no such request.
     pub(super) fn is_unknown(&self, here: Point) -> bool {
-        let minor = self.version().and_then(|version| version.split('.').nth(1));
-        let minor: Option<u32> = minor.and_then(|minor| minor.parse().ok());
-        here == Point::Serial && minor.is_some_and(|minor| minor < 16)
+        here == Point::Serial && self.minor() < 16
+    }
+
+    /// The second number of the version that it claims.
+    pub(super) fn minor(&self) -> u32 {
+        let version = self.version().unwrap_or(crate::VERSION);
+        let minor = version
+            .split('.')
+            .nth(1)
+            .and_then(|minor| minor.parse().ok());
+        minor.expect("a version has two numbers")
     }
 
     pub(super) fn version(&self) -> Option<&str> {

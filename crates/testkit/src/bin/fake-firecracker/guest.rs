@@ -27,6 +27,8 @@ pub(super) struct Simulated {
     guest: Guest,
     hardware: Hardware,
     pub(super) runs: bool,
+    /// Nothing that the host sends arrives any more.
+    deaf: bool,
     /// How often its vsock was reset; connections of before are gone.
     life: u32,
 }
@@ -56,6 +58,7 @@ impl Simulated {
             guest: Guest::again(facts, words.counter, words.stale),
             hardware,
             runs: false,
+            deaf: false,
             life: 0,
         }
     }
@@ -70,6 +73,15 @@ impl Simulated {
     /// Its connections are gone, as after a snapshot.
     pub(super) fn reset_vsock(&mut self) {
         self.life += 1;
+    }
+
+    /// Nothing reaches it any more.
+    pub(super) fn deafen(&mut self) {
+        self.deaf = true;
+    }
+
+    fn hears(&self) -> bool {
+        self.runs && !self.deaf
     }
 }
 
@@ -135,7 +147,7 @@ async fn connection(
         None => {}
     }
     // Silence, until the guest's driver is up.
-    while !guest.borrow().runs {
+    while !guest.borrow().hears() {
         sleep(POLL).await;
     }
     if parse_connect(&line) != Ok(SESSION_PORT) {
@@ -157,9 +169,9 @@ async fn serve(
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 << 10];
     loop {
-        let (runs, alive) = {
+        let (runs, hears, alive) = {
             let guest = guest.borrow();
-            (guest.runs, guest.life == life)
+            (guest.runs, guest.hears(), guest.life == life)
         };
         if !alive {
             return Ok(());
@@ -180,7 +192,7 @@ async fn serve(
         if session.is_over() {
             return Ok(());
         }
-        let reads = runs && session.wants_bytes();
+        let reads = hears && session.wants_bytes();
         tokio::select! {
             biased;
             read = stream.read(&mut buffer), if reads => match read? {

@@ -43,6 +43,8 @@ pub(super) struct Vm {
     drives: Vec<PathBuf>,
     vsock: Option<PathBuf>,
     guest: Option<Rc<RefCell<Simulated>>>,
+    /// The vsock was reset since it was paused.
+    reset: bool,
     /// Memory that somebody else fills.
     paged: Option<Paged>,
     fault: Fault,
@@ -166,6 +168,7 @@ impl Vm {
             drives: Vec::new(),
             vsock: None,
             guest: None,
+            reset: false,
             paged: None,
             fault,
         }
@@ -269,8 +272,17 @@ impl Vm {
     pub(super) fn state(&mut self, asked: &VmState) -> Answer {
         self.started()?;
         match asked.state.as_str() {
+            "Paused" if self.phase == Phase::Paused => {}
             "Paused" => self.pause(),
-            "Resumed" => self.resume(),
+            "Resumed" => {
+                // In 1.16 the vsock device then waits for a word of the guest that never comes (firecracker#6100).
+                if self.phase == Phase::Paused && !self.reset && self.fault.minor() == 16 {
+                    self.guest
+                        .iter()
+                        .for_each(|guest| guest.borrow_mut().deafen());
+                }
+                self.resume();
+            }
             other => return Err(format!("unknown variant `{other}`").into()),
         }
         Ok(())
@@ -291,6 +303,7 @@ impl Vm {
         let is_diff = create.snapshot_type.as_deref() == Some("Diff");
         let mut guest = guest.borrow_mut();
         guest.reset_vsock();
+        self.reset = true;
         let (to_state, to_memory) = (&create.snapshot_path, &create.mem_file_path);
         snapshot::write(&state, guest.words(), is_diff, to_state, to_memory)
             .map_err(|error| format!("Create snapshot error: {error}").into())
@@ -327,6 +340,7 @@ impl Vm {
         self.vsock = Some(vsock.clone());
         self.go(words, Some(vsock))?;
         self.phase = Phase::Paused;
+        self.reset = true;
         if load.resume_vm {
             self.resume();
         }
@@ -349,6 +363,7 @@ impl Vm {
     }
 
     fn pause(&mut self) {
+        self.reset = false;
         self.set(Phase::Paused);
     }
 
