@@ -169,17 +169,26 @@ fn api_fuzzing(workspace: &Workspace) -> Verdict {
     run(test.env("FIRELANE_SCHEMATHESIS", program)).into()
 }
 
-/// moto is a stand-in for AWS that others wrote; boto3, which reads back what was made, comes with it.
+/// moto is a stand-in for AWS that others wrote; boto3, which reads back what was made, comes with it. hcloud
+/// is Hetzner's own client, for the cloud that we wrote; a description of Hetzner's API, which others wrote,
+/// is not brought by this.
 fn clouds(workspace: &Workspace) -> Verdict {
-    let package = "moto[server,ec2]";
-    let program = match python::program_of(workspace, "moto_server", package, "5.2.5") {
-        Ok(program) => program,
-        Err(reason) => return Verdict::Skipped(format!("{reason:#}")),
+    let moto = python::program_of(workspace, "moto_server", "moto[server,ec2]", "5.2.5");
+    let hcloud = python::with(workspace, &["hcloud==2.27.0", "jsonschema==4.26.0"]);
+    let (moto, hcloud) = match (moto, hcloud) {
+        (Ok(moto), Ok(hcloud)) => (moto, hcloud),
+        (Err(reason), _) | (_, Err(reason)) => return Verdict::Skipped(format!("{reason:#}")),
     };
     let mut test = cargo();
     test.args(["test", "--quiet", "--package=firelane-testkit"]);
     test.args(["--test=clouds", "--", "--ignored"]);
-    run(test.env("FIRELANE_MOTO", program)).into()
+    if std::env::var_os("FIRELANE_SPECS").is_none_or(|folder| folder.is_empty()) {
+        println!("skipped: hetzner::published: FIRELANE_SPECS names no folder with hetzner.json");
+        test.arg("--skip=hetzner::published");
+    }
+    test.env("FIRELANE_MOTO", moto)
+        .env("FIRELANE_HCLOUD", hcloud);
+    run(&mut test).into()
 }
 
 /// A browser is too large to be a need of every machine that runs the tests.

@@ -21,21 +21,32 @@ pub(crate) fn program_of(
     package: &str,
     version: &str,
 ) -> Result<PathBuf> {
-    let wanted = format!("{package}=={version}");
     let name = package.split('[').next().unwrap_or(package);
-    let folder = workspace.target.join("python");
-    let folder = folder.join(format!("{name}=={version}"));
-    let program = folder.join("bin").join(program);
+    let folder = format!("{name}=={version}");
+    let wanted = format!("{package}=={version}");
+    Ok(installed(workspace, &folder, &[&wanted])?.join(program))
+}
+
+/// A Python that has these packages, each `name==version`.
+pub(crate) fn with(workspace: &Workspace, wanted: &[&str]) -> Result<PathBuf> {
+    Ok(installed(workspace, &wanted.join("+"), wanted)?.join("python"))
+}
+
+/// A folder with the programs of packages; those are installed, if they are not there.
+fn installed(workspace: &Workspace, folder: &str, wanted: &[&str]) -> Result<PathBuf> {
+    let folder = workspace.target.join("python").join(folder);
+    let programs = folder.join("bin");
     // Written last: a folder without it was left half made.
     let made = folder.join("made");
     if made.exists() {
-        return Ok(program);
+        return Ok(programs);
     }
-    println!("installing {wanted}");
+    println!("installing {}", wanted.join(" "));
     let mut python = Command::new("python3");
     output(python.args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let mut pip = Command::new(folder.join("bin/pip"));
-    output(pip.args(["install", "--quiet", "--disable-pip-version-check", &wanted]))?;
+    let mut pip = Command::new(programs.join("pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+    output(pip.args(wanted))?;
     fs::write(&made, "").with_context(|| format!("cannot write {}", made.display()))?;
-    Ok(program)
+    Ok(programs)
 }

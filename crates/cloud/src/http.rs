@@ -103,6 +103,8 @@ pub struct Reply {
     pub status: u16,
     /// How long the provider wants to be left alone, if it says so in seconds.
     pub retry_after: Option<Duration>,
+    /// How many calls an hour the provider takes, if it says so in `RateLimit-Limit`.
+    pub calls_an_hour: Option<u64>,
     /// Body, complete.
     pub body: Vec<u8>,
 }
@@ -211,11 +213,12 @@ impl Http {
             .send()
             .await
             .map_err(|error| lost(&error))?;
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let number = |name: &HeaderName| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok()?.trim().parse().ok()
+        };
+        let retry_after = number(&RETRY_AFTER).map(Duration::from_secs);
+        let calls_an_hour = number(&HeaderName::from_static("ratelimit-limit"));
         let status = response.status().as_u16();
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(|error| lost(&error))? {
@@ -231,6 +234,7 @@ impl Http {
         Ok(Reply {
             status,
             retry_after,
+            calls_an_hour,
             body,
         })
     }

@@ -13,6 +13,7 @@
 //! | [`registry`] | names and providers |
 //! | [`settings`] | what providers get to know of their user |
 //! | [`http`] | the one client of all providers |
+//! | `networks` | who is let in |
 //! | `script` | providers that are shell scripts |
 //! | `providers` | one file or folder for each that is built in |
 //!
@@ -22,6 +23,7 @@ pub mod error;
 pub mod http;
 pub mod machine;
 pub mod marker;
+mod networks;
 pub mod provider;
 mod providers;
 pub mod registry;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use firelane_model::lane::{Label, LaneId};
 use serde::Serialize;
 
-use crate::error::CloudError;
+use crate::error::{Class, CloudError};
 use crate::machine::{Handle, Machine, Spec};
 use crate::marker::Which;
 
@@ -158,6 +158,25 @@ pub enum Verdict {
     Warning,
     /// A create would fail, or get something else than was asked for.
     Failed,
+}
+
+/// A row of what was found. What may pass is no row, but tried again.
+pub(crate) fn row<T>(
+    name: &str,
+    found: Result<T, CloudError>,
+    told: impl Fn(&T) -> String,
+) -> Result<Check, CloudError> {
+    match found {
+        Ok(found) => Ok(Check::new(name, Verdict::Ok, told(&found))),
+        Err(error) if matches!(error.class, Class::Throttle | Class::Transient) => Err(error),
+        Err(error) => {
+            let check = Check::new(name, Verdict::Failed, error.to_string());
+            Ok(match error.remedy {
+                Some(remedy) => check.with_remedy(remedy),
+                None => check,
+            })
+        }
+    }
 }
 
 /// A price.

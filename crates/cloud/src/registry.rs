@@ -6,6 +6,7 @@ use crate::error::CloudError;
 use crate::provider::Provider;
 use crate::providers::aws;
 use crate::providers::existing::Existing;
+use crate::providers::hetzner;
 use crate::providers::local::Local;
 use crate::script::Script;
 pub use crate::settings::Settings;
@@ -32,6 +33,11 @@ const PROVIDERS: &[Entry] = &[
         name: "existing",
         about: "a machine that is there already, over SSH",
         open: |_| Ok(Box::new(Existing)),
+    },
+    Entry {
+        name: hetzner::NAME,
+        about: "Hetzner Cloud: without KVM",
+        open: hetzner::open,
     },
     Entry {
         name: "local",

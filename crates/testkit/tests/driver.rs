@@ -213,7 +213,7 @@ fn qemu_bounds_what_is_read_of_the_disk() {
             ops_per_s: 70,
         },
     };
-    let line = arguments(&shape, &files, Origin::Boot, Acceleration::Tcg, 1, false);
+    let line = arguments(&shape, &files, Origin::Boot, Acceleration::Tcg, 1, None);
     let at = line.iter().position(|word| word == "-drive").unwrap();
     let mut child = Command::new(default_program())
         .args(["-M", "none", "-nodefaults", "-display", "none"])

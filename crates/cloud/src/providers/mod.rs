@@ -2,4 +2,5 @@
 
 pub(crate) mod aws;
 pub(crate) mod existing;
+pub(crate) mod hetzner;
 pub(crate) mod local;

@@ -104,6 +104,7 @@ async fn kvm(host: &dyn Host, wanted: bool) -> Result<Row, StepError> {
             Verdict::Pass,
             "KVM makes machines and processors".to_owned(),
         ),
+        Some("absent") if !wanted => (Verdict::Skip, "no /dev/kvm".to_owned()),
         Some(found) if !wanted => (Verdict::Skip, format!("not wanted; it is {found}")),
         Some(found) => (Verdict::Fail, format!("it is {found}")),
         // The status is on a file system that a reboot empties.

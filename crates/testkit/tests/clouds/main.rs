@@ -2,3 +2,4 @@
 //! is not ours.
 
 mod aws;
+mod hetzner;

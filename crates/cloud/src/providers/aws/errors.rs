@@ -181,6 +181,7 @@ mod tests {
         Reply {
             status,
             retry_after: None,
+            calls_an_hour: None,
             body: body.as_bytes().to_vec(),
         }
     }
@@ -241,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_has_a_class(status in 100_u16..600, body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let error = refused(RUN_INSTANCES, &Reply { status, retry_after: None, body });
+            let error = refused(RUN_INSTANCES, &Reply { status, retry_after: None, calls_an_hour: None, body });
             prop_assert!(!error.message.is_empty());
         }
     }

@@ -7,7 +7,7 @@ use super::params::Params;
 use super::{Aws, instances, kinds, price, quota, regions, sources, user_data};
 use crate::error::{Class, CloudError};
 use crate::machine::Spec;
-use crate::provider::{Check, Quote, Verdict};
+use crate::provider::{Check, Quote, Verdict, row};
 
 /// What EC2 answers to a dry run that would have gone well.
 const WOULD_SUCCEED: &str = "DryRunOperation";
@@ -210,25 +210,6 @@ impl Aws {
             Ok(_) => Err(action
                 .senseless("a dry run was carried out")
                 .with_unknown_effect()),
-        }
-    }
-}
-
-/// A row of what was found. What may pass is no row, but tried again.
-fn row<T>(
-    name: &str,
-    found: Result<T, CloudError>,
-    told: impl Fn(&T) -> String,
-) -> Result<Check, CloudError> {
-    match found {
-        Ok(found) => Ok(Check::new(name, Verdict::Ok, told(&found))),
-        Err(error) if matches!(error.class, Class::Throttle | Class::Transient) => Err(error),
-        Err(error) => {
-            let check = Check::new(name, Verdict::Failed, error.to_string());
-            Ok(match error.remedy {
-                Some(remedy) => check.with_remedy(remedy),
-                None => check,
-            })
         }
     }
 }

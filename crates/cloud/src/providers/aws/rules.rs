@@ -1,11 +1,10 @@
 //! Rules of the group: what is wanted, what is there, and what is to be done about it.
 
-use std::net::IpAddr;
-
 use super::client::{AUTHORIZE_INGRESS, Client, DESCRIBE_SECURITY_GROUP_RULES};
 use super::groups::describe_owner;
 use super::params::Params;
 use crate::error::{Class, CloudError};
+use crate::networks::network;
 
 /// A rule that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,24 +91,6 @@ pub(super) fn networks(texts: &[String]) -> Result<Vec<String>, CloudError> {
         }
     }
     Ok(networks)
-}
-
-fn network(text: &str) -> Result<String, &'static str> {
-    const NO_NETWORK: &str = "it is no network such as 198.51.100.7/32";
-    let (address, length) = text.split_once('/').ok_or(NO_NETWORK)?;
-    let address: IpAddr = address.parse().map_err(|_| NO_NETWORK)?;
-    let length: u32 = length.parse().map_err(|_| NO_NETWORK)?;
-    let widest = if address.is_ipv4() { 32 } else { 128 };
-    match length {
-        0 => return Err("that is everybody"),
-        _ if length > widest => return Err(NO_NETWORK),
-        _ => {}
-    }
-    let address: IpAddr = match address {
-        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & (u32::MAX << (32 - length))).into()),
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << (128 - length))).into()),
-    };
-    Ok(format!("{address}/{length}"))
 }
 
 #[cfg(test)]
