@@ -172,7 +172,7 @@ mod tests {
         let variables = [
             ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
             ("AWS_SECRET_ACCESS_KEY", "of-an-example"),
-            ("HCLOUD_TOKEN", "of-an-example"),
+            ("HCLOUD_TOKEN", "ofanexample"),
         ];
         let settings = Settings {
             variables: variables
