@@ -29,6 +29,8 @@ pub struct Timing {
     pub deploy: Duration,
     /// One check of a verification.
     pub check: Duration,
+    /// The check of sources, which runs all their tests.
+    pub sources: Duration,
     /// Until a machine that was given back is gone.
     pub retire: Duration,
     /// Between two looks.
@@ -47,6 +49,7 @@ impl Default for Timing {
             build: minutes(90),
             deploy: minutes(15),
             check: minutes(10),
+            sources: minutes(180),
             retire: minutes(15),
             poll: Duration::from_secs(3),
         }

@@ -346,7 +346,8 @@ fn sources_of_what_is_built(lab: &Lab) -> String {
         fs::copy(lab.bin().join(name), built.join(name)).unwrap();
     }
     fs::write(sources.join("Cargo.toml"), "[workspace]\n").unwrap();
-    let makefile = "dist:\n\tmkdir -p $(CARGO_TARGET_DIR)/dist/firelane/bin\n\tcp built/* $(CARGO_TARGET_DIR)/dist/firelane/bin/\n";
+    let makefile = "dist:\n\tmkdir -p $(CARGO_TARGET_DIR)/dist/firelane/bin\n\tcp built/* $(CARGO_TARGET_DIR)/dist/firelane/bin/\n\
+        check:\n\t@test -x $(CARGO_TARGET_DIR)/dist/firelane/bin/firelane\n\t@echo 'checks: 1 passed, 0 failed, 0 skipped'\n";
     fs::write(sources.join("Makefile"), makefile).unwrap();
     sources.to_str().unwrap().to_owned()
 }
@@ -417,6 +418,9 @@ async fn on_a_machine_that_was_there_down_removes_exactly_what_up_installed() {
     assert_eq!(nothing, before);
     assert_eq!(reached.code, 0, "{reached:?}");
     assert!(is_installed, "{reached:?}");
+    let of_sources = reached.stdout.lines().find(|line| line.contains("sources"));
+    let checked = of_sources.is_some_and(|row| row.contains("PASS") && row.contains("1 passed"));
+    assert!(checked, "{reached:?}");
     assert_eq!(down.code, 0, "{down:?}");
     assert_ne!(changed, before);
     assert_eq!(after, before);

@@ -72,7 +72,13 @@ const CHECKS: &[Check] = &[
         name: "restart",
         script: include_str!("../checks/restart.sh"),
     },
+    Check {
+        name: SOURCES,
+        script: include_str!("../checks/sources.sh"),
+    },
 ];
+/// The check that takes longer than the others.
+const SOURCES: &str = "sources";
 /// Exit code of a check that this machine cannot show.
 const CANNOT: i32 = 10;
 
@@ -89,7 +95,11 @@ pub async fn verify(crew: &Crew<'_>, lane: &Lane, go_on: bool) -> Result<Vec<Row
                 message: "an earlier check failed".into(),
             }
         } else {
-            run(&*host, check, crew.timing.check).await?
+            let deadline = match check.name {
+                SOURCES => crew.timing.sources,
+                _ => crew.timing.check,
+            };
+            run(&*host, lane, check, deadline).await?
         };
         rows.push(row);
     }
@@ -118,11 +128,17 @@ async fn kvm(host: &dyn Host, wanted: bool) -> Result<Row, StepError> {
     })
 }
 
-async fn run(host: &dyn Host, check: &Check, deadline: Duration) -> Result<Row, StepError> {
+async fn run(
+    host: &dyn Host,
+    lane: &Lane,
+    check: &Check,
+    deadline: Duration,
+) -> Result<Row, StepError> {
     let units: Vec<_> = UNITS.iter().map(|unit| unit.name).collect();
     let input = format!(
-        "UNITS='{}' STATUS={DEPLOY_STATUS}\n{}",
+        "UNITS='{}' STATUS={DEPLOY_STATUS} WANT_KVM={}\n{}",
         units.join(" "),
+        u8::from(lane.terms.kvm),
         check.script
     );
     let command = Command::new(["sh", "-s"])

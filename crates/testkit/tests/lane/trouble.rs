@@ -100,7 +100,7 @@ async fn checks_that_fail_end_at_verify() {
     check(
         Trouble::ChecksFail,
         Step::Verify,
-        "7 of the checks failed",
+        "8 of the checks failed",
         "",
     )
     .await;
