@@ -4,10 +4,12 @@
 //!   run directory, cgroups, on record ── VMM in its jail, on record ── ended, collected ── removed
 //! ```
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -235,13 +237,27 @@ impl Owned {
 }
 
 /// Removes what a VMM that is gone had on the host. Waits for the last of its threads to leave its cgroups, for some
-/// seconds at most, and not on a thread of the runtime.
+/// seconds at most, and not on a thread of the runtime; only who drops this on the way waits there.
 pub(crate) async fn remove(cgroups: Cgroups, run_dir: RunDir) -> io::Result<()> {
+    let (end, ended) = mpsc::channel();
+    let _waits = Removing(ended);
     let removing = tokio::task::spawn_blocking(move || {
+        let _end: Sender<Infallible> = end;
         cgroups.remove()?;
         run_dir.remove()
     });
     removing.await.unwrap_or_else(|error| Err(error.into()))
+}
+
+/// A removal that has begun goes on to its end, also when nobody asks for that any more: a process that ends in the
+/// middle of it would leave half.
+struct Removing(Receiver<Infallible>);
+
+impl Drop for Removing {
+    fn drop(&mut self) {
+        // Nothing is ever sent: the other end is gone as soon as the work is.
+        let _gone = self.0.recv();
+    }
 }
 
 /// Kills a process, if it still runs, and waits until it does not.
@@ -318,27 +334,35 @@ mod tests {
 
     use super::*;
 
-    /// One thread runs everything here: if it waited for the cgroups, nothing else would happen first.
-    #[tokio::test]
-    async fn nobody_waits_for_a_cgroup_that_is_still_in_use() {
-        let id = format!("remove-{}", std::process::id());
+    /// A microVM that is gone but for its cgroups, and the process that is in those.
+    fn held(id: &str, base: &Path) -> Option<(Cgroups, RunDir, Child)> {
         let bounds = Bounds {
             memory_bytes: 64 << 20,
             pids: 8,
             cpu_percent: 100,
         };
-        let cgroups = Cgroups::make(&id, &bounds);
+        let cgroups = Cgroups::make(id, &bounds);
         if cgroups.folders().is_empty() {
             println!("skipped: this host lets nobody make cgroups");
-            return;
+            return None;
         }
-        let mut member = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut sleeping = Command::new("sleep");
+        let member = sleeping.arg("600").kill_on_drop(true).spawn().unwrap();
         let pid = member.id().unwrap().to_string();
         for file in cgroups.joined_through() {
             std::fs::write(file, &pid).unwrap();
         }
+        Some((cgroups, RunDir::make(base, id).unwrap(), member))
+    }
+
+    /// One thread runs everything here: if it waited for the cgroups, nothing else would happen first.
+    #[tokio::test]
+    async fn nobody_waits_for_a_cgroup_that_is_still_in_use() {
         let base = tempfile::tempdir().unwrap();
-        let run_dir = RunDir::make(base.path(), &id).unwrap();
+        let id = format!("remove-{}", std::process::id());
+        let Some((cgroups, run_dir, mut member)) = held(&id, base.path()) else {
+            return;
+        };
         let folders = cgroups.folders().to_vec();
         let removing = remove(cgroups, run_dir);
         tokio::pin!(removing);
@@ -350,5 +374,30 @@ mod tests {
         member.kill().await.unwrap();
         removing.await.unwrap();
         assert!(folders.iter().all(|folder| !folder.exists()));
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_is_dropped_has_ended() {
+        let base = tempfile::tempdir().unwrap();
+        let id = format!("dropped-{}", std::process::id());
+        let Some((cgroups, run_dir, mut member)) = held(&id, base.path()) else {
+            return;
+        };
+        let (folders, path) = (cgroups.folders().to_vec(), run_dir.path().to_owned());
+        assert!(path.exists());
+        let removing = timeout(POLL, remove(cgroups, run_dir));
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            // Collected by the runtime, when that gets to it.
+            member.start_kill()
+        });
+        assert!(removing.await.is_err(), "a process was in its cgroups");
+        ending.join().unwrap().unwrap();
+        assert!(folders.iter().all(|folder| !folder.exists()));
+        let left: Vec<_> = std::fs::read_dir(base.path()).unwrap().flatten().collect();
+        let left = left
+            .iter()
+            .filter(|entry| entry.file_type().unwrap().is_dir());
+        assert_eq!(left.count(), 0);
     }
 }
