@@ -230,13 +230,23 @@ fn node_from_a_parked_one_is_like_node() {
             "process.stdin.on('data', () => {}).on('end', () => console.log('end'))",
             "process.kill(process.pid, 'SIGTERM'); setTimeout(() => {}, 10000)",
             "import { sep } from 'node:path';\nconsole.log(sep, import.meta.filename)",
+            // Ways to an end.
+            "process.on('beforeExit', () => console.log('before', Object.keys(require.cache).length, process.eventNames()))",
+            "process.on('exit', (code) => { console.log(code, process.exitCode); process.exit(9) })",
+            "await new Promise(() => {})",
         ],
         usize::MAX,
     );
     // What is below the program's own frames differs in one line.
     assert_alike(
         "node",
-        &["function f() { throw new TypeError('x') }\nf()", "let ;"],
+        &[
+            "function f() { throw new TypeError('x') }\nf()",
+            "let ;",
+            "process.on('exit', (code) => console.log(code)); setTimeout(() => { throw new Error('late') }, 5)",
+            "process.on('exit', (code) => console.log(code)); Promise.reject(new Error('nobody'))",
+            "process.on('exit', () => { throw new Error('last') })",
+        ],
         5,
     );
 }

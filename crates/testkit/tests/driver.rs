@@ -16,7 +16,7 @@ use firelane_launch::qemu::{Origin, arguments, default_program};
 use firelane_testkit::Lab;
 use firelane_testkit::booted::{machine, qemu};
 use firelane_vmm::connect::connect;
-use firelane_vmm::driver::{Driver, Machine, MicroVm};
+use firelane_vmm::driver::{BootError, Driver, Machine, MicroVm};
 use firelane_vmm::session::{Event, Session, SessionError};
 use firelane_vmm::timeline::{Phase, Timeline};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,6 +38,33 @@ async fn boot(lab: &Lab) -> Box<dyn MicroVm> {
     ];
     assert_eq!(phases, expected);
     vm
+}
+
+/// One that is given up while it boots: the error says where its processor is, since the console does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_not_ready_in_time_is_told_with_where_it_stands() {
+    let lab = Lab::new();
+    let machine = Machine {
+        id: lab.name("driver-late"),
+        boot_timeout: Duration::from_secs(1),
+        ..machine(&lab, "base", 256)
+    };
+    // On a busy host its VMM may not be ready in that time either, and then there is nothing to say yet.
+    for _ in 0..20 {
+        let booted = qemu(&lab).boot(&machine, &mut Timeline::start()).await;
+        let Err(BootError::NotReady { stands, .. }) = booted else {
+            panic!("{:?}", booted.map(|_| "it was ready"));
+        };
+        if !stands.is_empty() {
+            assert!(
+                stands.starts_with("machine: running\nprocessor 0: at 0x"),
+                "{stands}"
+            );
+            lab.assert_empty();
+            return;
+        }
+    }
+    panic!("its VMM was never ready in time");
 }
 
 /// Seconds that the guest's own clock has run.

@@ -220,12 +220,15 @@ pub enum BootError {
     Load(#[source] Refusal),
     /// The guest did not become ready in time.
     #[error(
-        "the guest was not ready within {timeout:?}{}",
+        "the guest was not ready within {timeout:?}{}{}",
+        shown("where it stands", stands),
         shown("console", console)
     )]
     NotReady {
         /// The time it had.
         timeout: Duration,
+        /// Where its processors are, as far as the VMM tells; empty if it was not asked.
+        stands: String,
         /// Last lines of its console.
         console: String,
     },

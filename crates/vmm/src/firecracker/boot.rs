@@ -407,6 +407,7 @@ async fn listens(
         Ok(Ok(())) => Ok(socket),
         _ => Err(BootError::NotReady {
             timeout: machine.boot_timeout,
+            stands: String::new(),
             console: launched.console.text(),
         }),
     }

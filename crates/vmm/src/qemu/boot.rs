@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use super::link::{Link, Peer};
 use super::microvm::QemuVm;
 use super::qmp::Qmp;
-use super::{Qemu, find_program, migration};
+use super::{Qemu, find_program, migration, stuck};
 use crate::driver::{BootError, ControlError, Machine, MicroVm, SnapshotFiles, StandBy};
 use crate::hosted::{self, Request};
 use crate::owned::{Owned, Start, step};
@@ -110,7 +110,7 @@ impl Standing {
                 let owned = &mut starting.owned;
                 owned.explain(error, &mut stderr, &mut console).await
             }
-            Err(_) => not_ready(&machine, &console),
+            Err(_) => not_ready(&machine, stuck::seen(&mut monitor).await, &console),
         };
         starting.owned.give_up().await;
         Err(error)
@@ -293,7 +293,8 @@ impl Starting {
                 })
             }
             Ok(Err(error)) => Err(self.owned.explain(error, &mut stderr, &mut console).await),
-            Err(_) => Err(not_ready(machine, &console)),
+            // Its monitor is what did not come.
+            Err(_) => Err(not_ready(machine, String::new(), &console)),
         }
     }
 
@@ -480,9 +481,10 @@ async fn open_monitor(
         .map_err(|error| BootError::Monitor(error.into()))
 }
 
-fn not_ready(machine: &Machine, console: &Tail) -> BootError {
+fn not_ready(machine: &Machine, stands: String, console: &Tail) -> BootError {
     BootError::NotReady {
         timeout: machine.boot_timeout,
+        stands,
         console: console.text(),
     }
 }

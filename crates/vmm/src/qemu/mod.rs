@@ -11,6 +11,7 @@ mod migration;
 mod probe;
 mod qmp;
 mod save;
+mod stuck;
 
 use std::path::PathBuf;
 

@@ -10,18 +10,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use firelane_model::lane::LaneId;
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::processes::{end, keeping, machine_argument};
 use super::tool::{Failed, file, run};
 use super::{NAME, network, root};
 use crate::machine::{Handle, Machine, MachineState, Spec};
 use crate::marker;
 
-/// How long a machine may take to shut down before it is killed.
-const SHUTDOWN: Duration = Duration::from_secs(15);
-/// How long killed processes may take to be gone.
-const KILLED: Duration = Duration::from_secs(10);
+/// How long its process may take to be there.
+const START: Duration = Duration::from_secs(10);
 /// Where systemd-nspawn makes a folder for each machine, by its name, and leaves it.
 const PROPAGATE: &str = "/run/systemd/nspawn/propagate";
 const MOUNT: Duration = Duration::from_secs(20);
@@ -112,7 +110,7 @@ impl Place {
         let state = match kept.number {
             // Whoever made it was killed half-way, or is at it: it is of no use to another.
             None => MachineState::Failed,
-            Some(_) if processes(id).is_empty() => MachineState::Stopped,
+            Some(_) if keeping(id).is_empty() => MachineState::Stopped,
             Some(_) => MachineState::Running,
         };
         Ok(Some(Machine {
@@ -251,8 +249,8 @@ fn nspawn(folder: &Path, id: &str, spec: &Spec) -> Result<(), Failed> {
         return Err(failed(io::Error::other(status.to_string())));
     }
     let begun = Instant::now();
-    while processes(id).is_empty() {
-        if begun.elapsed() > KILLED {
+    while keeping(id).is_empty() {
+        if begun.elapsed() > START {
             let said = fs::read_to_string(&console).unwrap_or_default();
             return Err(Failed::State(format!(
                 "systemd-nspawn did not start: {said}"
@@ -261,46 +259,6 @@ fn nspawn(folder: &Path, id: &str, spec: &Spec) -> Result<(), Failed> {
         std::thread::sleep(LOOK);
     }
     Ok(())
-}
-
-/// By this argument a machine's processes are known.
-fn machine_argument(id: &str) -> String {
-    format!("--machine={id}")
-}
-
-/// The processes outside of a machine that keep it running: that of systemd-nspawn, and its timer.
-fn processes(id: &str) -> Vec<Pid> {
-    let argument = machine_argument(id);
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0)
-                .any(|word| word == argument.as_bytes())
-        })
-        .filter_map(Pid::from_raw)
-        .collect()
-}
-
-/// Ends the processes of a machine: in order first, then by force.
-fn end(id: &str) -> Result<(), Failed> {
-    for (signal, patience) in [(Signal::TERM, SHUTDOWN), (Signal::KILL, KILLED)] {
-        for pid in processes(id) {
-            // One that has just ended is fine.
-            let _ = kill_process(pid, signal);
-        }
-        let begun = Instant::now();
-        while begun.elapsed() < patience {
-            if processes(id).is_empty() {
-                return Ok(());
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-    Err(Failed::State(format!("the machine {id} does not end")))
 }
 
 /// Whether something is mounted there: mountinfo(5) of proc, field 5, in which blanks are written as octal

@@ -10,8 +10,9 @@
 //!   /run/netns/<lane id>                  its network: one veth pair, fl-N outside, host0 inside
 //! ```
 //!
-//! A machine is found by the id of its lane, in the names of its folder and of its network namespace and
-//! among the arguments of its process: so any process removes it wholly, whenever who made it was killed.
+//! A machine is found by the id of its lane: in the names of its folder and of its network namespace, among the
+//! arguments of the process that keeps it, and by that namespace for what runs inside. So any process removes it
+//! wholly, whenever who made it was killed.
 //! It ends by itself when its time is over; its files go with `down` or `reap`. It has no way to any
 //! network but the link to this machine.
 //!
@@ -19,11 +20,13 @@
 //! | --- | --- |
 //! | `root.rs` | the system that machines share |
 //! | `machine.rs` | one machine: making, finding, removing |
+//! | `processes.rs` | its processes, and their end |
 //! | `network.rs` | its link |
 //! | `tool.rs` | programs of this machine |
 
 mod machine;
 mod network;
+mod processes;
 mod root;
 mod tool;
 
