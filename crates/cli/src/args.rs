@@ -63,6 +63,10 @@ pub enum Command {
     /// List lanes: what this machine knows of them, and what their providers say
     List(ListArgs),
     /// Give back every lane whose time is over
+    #[command(
+        after_help = "Exit codes: 0 nothing overdue is left where there are credentials; 1 a provider could not be looked at, or a \
+                      journal cannot be read; 3 something overdue is left, and may cost money."
+    )]
     Reap,
     /// Log in to the machine of a lane
     Ssh(SshArgs),

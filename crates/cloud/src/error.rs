@@ -6,7 +6,9 @@ use std::time::Duration;
 /// What callers branch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Credentials are missing, wrong, expired, or may not do this.
+    /// Nobody has set any credentials: nothing was asked.
+    NoCredentials,
+    /// Credentials are wrong, expired, half there, or may not do this.
     Auth,
     /// The account's limits forbid it. More of the same does not help; a request for more may.
     Quota,
@@ -34,6 +36,7 @@ impl Class {
 impl fmt::Display for Class {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Self::NoCredentials => "no credentials",
             Self::Auth => "auth",
             Self::Quota => "quota",
             Self::Capacity => "capacity",

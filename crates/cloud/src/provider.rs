@@ -204,6 +204,8 @@ pub struct Swept {
     pub removed: Vec<String>,
     /// What is still there, and why.
     pub left: Vec<(String, String)>,
+    /// What is there because machines use it, where [all](Which::All) was meant.
+    pub used: Vec<String>,
 }
 
 #[async_trait]

@@ -52,8 +52,13 @@ const WORK: Duration = Duration::from_secs(30 * 60);
 const MOST: u64 = 64 << 10;
 
 /// Reads the script `$1`, then calls the function `$2` with the rest. Nothing that the script writes while
-/// it is read is taken for an answer.
+/// it is read is taken for an answer. Its standard input is open for as long as whoever waits for it lives: one
+/// that is killed cannot kill the script, which would make a machine that nobody waits for.
 const CALL: &str = r#"
+{ read -r; kill -KILL 0; } <&0 >/dev/null 2>&1 &
+# A function that waits for what it began does not wait for this.
+disown
+exec </dev/null
 set -u
 script=$1 function=$2
 shift 2
@@ -128,7 +133,7 @@ impl Script {
             .env_clear()
             .envs(&self.environment)
             .envs(of_lane)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
@@ -136,6 +141,8 @@ impl Script {
             .spawn()
             .map_err(|error| fail(Class::Invalid, &format!("cannot start bash: {error}")))?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        // Waiting for the child would close it.
+        let owner = child.stdin.take();
         let stdout = child.stdout.take();
         let work = async {
             let mut answer = Vec::new();
@@ -147,7 +154,7 @@ impl Script {
         };
         let ended = timeout(deadline, work).await;
         // Whatever it left in the background goes with it.
-        drop(group);
+        drop((group, owner));
         let Ok(ended) = ended else {
             let message = format!("it has not ended after {} s", deadline.as_secs());
             return Err(fail(Class::Invalid, &message).with_unknown_effect());

@@ -93,6 +93,15 @@ async fn refused(up: &str) -> CloudError {
 }
 
 #[tokio::test]
+async fn a_function_may_wait_for_what_it_began_and_reads_nothing() {
+    let up = r#"provider_up() { echo one > "$LOG" & wait; read -r || echo 192.0.2.9; }"#;
+    let place = Place::new(&[REST, up, DOWN]);
+    let machine = place.provider().create(&spec()).await.unwrap();
+    assert_eq!(machine.address.as_deref(), Some("192.0.2.9"));
+    assert_eq!(place.log(), "one\n");
+}
+
+#[tokio::test]
 async fn the_four_functions_are_called_with_what_they_are_promised() {
     let place = Place::new(&[REST, UP, DOWN]);
     let provider = place.provider();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use firelane_cloud::marker::Which;
-use firelane_cloud::{Handle, Machine};
+use firelane_cloud::{CloudError, Handle, Machine};
 use firelane_model::lane::{Label, Record, Stage, Step};
 use firelane_model::time::Moment;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::crew::{Crew, StepError};
 use crate::journal::{Journal, now};
 use crate::progress::Event;
-use crate::steps::retire::{self, give_back, sweep};
+use crate::steps::retire::{self, give_back, sweep, tell};
 
 /// Which lanes of a provider are given back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,23 @@ pub struct Down {
     pub machines: Vec<Handle>,
     /// What could not be given back, and may cost money.
     pub left: Vec<(String, StepError)>,
+    /// Why its provider could not be asked for what carries the marker and has no journal here: there
+    /// may be nothing, or machines that cost money.
+    pub unseen: Option<CloudError>,
 }
 
 impl Down {
-    /// There was nothing.
+    /// It was looked, and there was nothing.
     pub fn is_nothing(&self) -> bool {
-        self.retired.is_empty() && self.machines.is_empty() && self.left.is_empty()
+        self.retired.is_empty()
+            && self.machines.is_empty()
+            && self.left.is_empty()
+            && self.unseen.is_none()
+    }
+
+    /// Nothing is left, as far as its provider can tell, and it could be asked.
+    pub fn is_clear(&self) -> bool {
+        self.left.is_empty() && self.unseen.is_none()
     }
 
     async fn give_back(&mut self, crew: &Crew<'_>, handle: Handle) {
@@ -108,10 +119,7 @@ pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
     if crew.provider.capabilities().lists {
         match crew.provider.list(&chosen.which()).await {
             Ok(machines) => by_marker(crew, chosen, machines, &failed, &mut down).await,
-            Err(error) => {
-                let what = "whatever carries the marker".to_owned();
-                down.left.push((what, error.into()));
-            }
+            Err(error) => down.unseen = Some(error),
         }
     } else if let Chosen::Label(label) = chosen
         && down.is_nothing()
@@ -123,7 +131,17 @@ pub async fn down(crew: &Crew<'_>, chosen: &Chosen) -> Result<Down, StepError> {
         Chosen::Label(_) if down.is_nothing() => {}
         // A provider that does not list could not tell what of all is old.
         Chosen::Older(_) | Chosen::Expired if !crew.provider.capabilities().lists => {}
-        _ => sweep(crew, &chosen.which()).await,
+        // What is beside machines cannot be looked for either.
+        _ if down.unseen.is_some() => {}
+        _ if crew.provider.capabilities().lists => sweep(crew, &chosen.which()).await,
+        // Of a provider that does not list, this is what removes machines that no journal here names.
+        _ => match crew.provider.sweep(&chosen.which()).await {
+            Ok(swept) => tell(crew, swept),
+            Err(error) => {
+                let what = "whatever carries the marker".to_owned();
+                down.left.push((what, error.into()));
+            }
+        },
     }
     Ok(down)
 }

@@ -106,6 +106,15 @@ impl Running {
         kill_process(Pid::from_child(&self.child.0), signal).expect("it runs");
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// If it cannot be asked.
+    pub fn is_over(&mut self) -> bool {
+        let status = self.child.0.try_wait().expect("it is our child");
+        status.is_some()
+    }
+
     /// How far it has read or written a file that it has open, in bytes.
     #[must_use]
     pub fn position_in(&self, file: &Path) -> Option<u64> {

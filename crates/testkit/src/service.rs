@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::{Lab, Running, processes_of};
+use crate::{Ended, Lab, Running, processes_of};
 
 /// How long a service may take until it is there: it makes a snapshot if there is none.
 const START: Duration = Duration::from_secs(240);
@@ -67,21 +67,20 @@ impl<'a> Service<'a> {
         command.envs(env.iter().copied());
         let running = Running::start(command, b"");
         let socket = Service::socket(lab);
-        let deadline = Instant::now() + START;
-        while UnixStream::connect(&socket).is_err() {
-            assert!(Instant::now() < deadline, "the service does not come");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let service = Service {
+        let running = come(running, START, "it listens", || {
+            UnixStream::connect(&socket).is_ok()
+        });
+        let client = Client::new(Target::Unix(socket), None);
+        let runtime = Runtime::new().expect("threads");
+        let running = come(running, SOON, "it is ready", || {
+            runtime.block_on(client.ready()).is_ok()
+        });
+        Service {
             lab,
             running,
-            client: Client::new(Target::Unix(socket), None),
-            runtime: Runtime::new().expect("threads"),
-        };
-        service.until("it is ready", || {
-            service.runtime.block_on(service.client.ready()).is_ok()
-        });
-        service
+            client,
+            runtime,
+        }
     }
 
     /// Where it listens.
@@ -205,5 +204,38 @@ impl<'a> Service<'a> {
         assert_eq!(processes_of(self.lab.path()), Vec::<String>::new());
         assert!(!Service::socket(self.lab).exists());
         ended.code
+    }
+}
+
+/// Waits for a state that a service comes to. One that has ended does not come to it.
+fn come(
+    mut running: Running,
+    within: Duration,
+    what: &str,
+    mut reached: impl FnMut() -> bool,
+) -> Running {
+    let deadline = Instant::now() + within;
+    while !reached() {
+        if running.is_over() {
+            let Ended { code, stderr, .. } = running.end();
+            panic!("the service ended with {code} before {what}: {stderr}");
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    running
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "the service ended with 7 before it listens: no room\n")]
+    fn a_service_that_has_ended_is_not_waited_for() {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "echo no room >&2; exit 7"]);
+        let running = Running::start(command, b"");
+        let _running = come(running, START, "it listens", || false);
     }
 }

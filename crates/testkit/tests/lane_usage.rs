@@ -1,8 +1,11 @@
 //! The lane's commands, used wrongly: what is said, the exit code, and that nothing was begun.
 
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use firelane_testkit::{Ended, Lab, Running};
+use rustix::process::Signal;
 
 fn firelane(lab: &Lab, args: &[&str], variables: &[(&str, &str)]) -> Ended {
     let mut command = lab.command(args);
@@ -125,10 +128,64 @@ fn a_price_that_is_not_known_does_not_fit_a_limit() {
 }
 
 #[test]
+fn what_a_provider_would_leave_out_is_refused() {
+    let existing = ["up", "--provider", "existing", "--host", "box.example"];
+    let from = [&existing[..], &["--ssh-from", "192.0.2.7/32"]].concat();
+    refused(&from, &[], "existing has no firewall");
+    let from = ("FIRELANE_SSH_FROM", "192.0.2.7/32");
+    refused(&existing, &[from], "FIRELANE_SSH_FROM unset");
+    let key = ("SSH_PUBKEY", "ssh-ed25519 AAAA me");
+    refused(&existing, &[key], "SSH_PUBKEY unset");
+}
+
+#[test]
 fn without_lanes_there_is_nothing_to_list_and_nothing_to_remove() {
     let lab = Lab::new();
     let listed = firelane(&lab, &["list"], &[]);
     assert_eq!((listed.code, listed.stdout.trim()), (0, "no lanes"));
     let down = firelane(&lab, &["down", "--provider", "existing"], &[]);
     assert_eq!((down.code, down.stdout.trim()), (0, "nothing to remove"));
+}
+
+#[test]
+fn a_script_that_removes_nothing_has_not_removed_everything() {
+    let lab = Lab::new();
+    let script = "provider_default_instance_type() { echo small; }\nprovider_default_region() { echo here; }\n\
+                  provider_up() { echo 192.0.2.1; }\nprovider_down() { echo 'no answer' >&2; return 1; }\n";
+    lab.file("mine.sh", script);
+    let down = firelane(&lab, &["down", "--provider", "./mine.sh"], &[]);
+    assert_eq!(down.code, 3, "{down:?}");
+    assert!(down.stderr.contains("may cost money"), "{down:?}");
+    assert!(!down.stdout.contains("nothing to remove"), "{down:?}");
+}
+
+#[test]
+fn a_script_ends_with_whoever_waits_for_it() {
+    let lab = Lab::new();
+    let script = "provider_default_instance_type() { echo small; }\nprovider_default_region() { echo here; }\n\
+                  provider_up() { echo $BASHPID > begun.new; mv begun.new begun; sleep 5; echo up > made; echo 192.0.2.1; }\n\
+                  provider_down() { :; }\n";
+    lab.file("mine.sh", script);
+    let mut command = lab.command(&["up", "--provider", "./mine.sh", "--label", "mine"]);
+    command.env("FIRELANE_LANES", lab.path().join("lanes"));
+    command.env_remove("SSH_PUBKEY");
+    command.env_remove("FIRELANE_SSH_FROM");
+    let running = Running::start(command, b"");
+    let soon = Instant::now() + Duration::from_secs(60);
+    let begun = loop {
+        if let Ok(begun) = fs::read_to_string(lab.path().join("begun")) {
+            break begun;
+        }
+        assert!(Instant::now() < soon, "it does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    running.signal(Signal::KILL);
+    assert_eq!(running.end().code, -9);
+    // Until it is gone: what is collected by nobody yet has no command line.
+    let process = Path::new("/proc").join(begun.trim()).join("cmdline");
+    while fs::read(&process).is_ok_and(|line| !line.is_empty()) {
+        assert!(Instant::now() < soon, "it goes on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!lab.path().join("made").exists());
 }

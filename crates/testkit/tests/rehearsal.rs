@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use firelane_cloud::registry::{Settings, open};
 use firelane_cloud::{Machine, Provider, Spec};
 use firelane_lane::{cloudinit, identity, journal};
-use firelane_model::lane::LaneId;
+use firelane_model::lane::{Label, LaneId};
+use firelane_testkit::clouds::hetzner::{HetznerCloud, TOKEN};
 use firelane_testkit::{Ended, Lab, Running};
 use rustix::process::Signal;
 
@@ -245,18 +246,94 @@ fn whoever_is_killed_on_the_way_leaves_nothing_that_down_does_not_find() {
     }
 }
 
-/// A machine of somebody's: made without the lane's command, with a key of its own.
-async fn somebodys_machine(lab: &Lab, label: &str) -> (Box<dyn Provider>, Machine, PathBuf) {
+/// The lane of a cloud, with a machine that reads what the cloud was given for it.
+#[test]
+fn a_lane_at_hetzner_comes_up_and_goes_and_its_token_stays_here() {
+    if !can_rehearse("hetzner") {
+        return;
+    }
+    let lab = Lab::new();
+    let label = label_of(&lab, "hetzner");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cloud = runtime.block_on(HetznerCloud::start());
+    // Its server is not there before its address is.
+    cloud.go_on(false);
+    let at_cloud = |args: &[&str]| {
+        let mut command = lab.command(args);
+        command
+            .env("FIRELANE_LANES", lab.path().join("lanes"))
+            .env("FIRELANE_HETZNER_ENDPOINT", cloud.url())
+            .env("HCLOUD_TOKEN", TOKEN)
+            .env_remove("SSH_PUBKEY");
+        Running::start(command, b"")
+    };
+    let up = at_cloud(&[
+        "up",
+        "--provider",
+        "hetzner",
+        "--no-kvm",
+        "--label",
+        &label,
+        "--template",
+        "base",
+        "--ssh-from",
+        "198.51.100.7/32",
+    ]);
+    let user_data = until("a server is asked for", || {
+        let said = cloud.said();
+        let asked = said.iter().find(|one| one.call() == "POST /servers")?;
+        Some(asked.request["user_data"].as_str().unwrap().to_owned())
+    });
+    let provider = local(&lab);
+    let spec = Spec {
+        user_data,
+        ..spec_of(label.parse().unwrap(), "")
+    };
+    let machine = runtime.block_on(provider.create(&spec)).unwrap();
+    cloud.servers_are_at(machine.address.as_deref().unwrap());
+    cloud.go_on(true);
+    let up = up.end();
+    let environments =
+        "sudo sh -c 'cat /proc/[0-9]*/environ' | tr '\\0' '\\n' | cut -d= -f1 | sort -u";
+    let environments = at_cloud(&["ssh", &label, "--", environments]).end();
+    // Not the token itself: the machine's journal tells what sudo was asked for.
+    let pattern = TOKEN.replacen('h', "[h]", 1);
+    let files = format!("sudo grep -rl {pattern} /etc /run /var /root /home");
+    let files = at_cloud(&["ssh", &label, "--", &files]).end();
+    let here = Command::new("grep")
+        .args(["-rlF", TOKEN])
+        .arg(lab.path().join("lanes"))
+        .output()
+        .unwrap();
+    let down = at_cloud(&["down", "--label", &label]).end();
+    runtime.block_on(provider.delete(&machine.handle)).unwrap();
+    assert_eq!(up.code, 0, "{up:?}");
+    assert!(
+        up.stdout.contains(&format!("lane {label} is verified")),
+        "{up:?}"
+    );
+    assert!(environments.stdout.contains("PATH"), "{environments:?}");
+    assert!(!environments.stdout.contains("HCLOUD"), "{environments:?}");
+    assert_eq!((files.code, &*files.stdout), (1, ""), "{files:?}");
+    assert_eq!(String::from_utf8_lossy(&here.stdout), "");
+    for said in [&up.stdout, &up.stderr, &down.stdout, &down.stderr] {
+        assert!(!said.contains(TOKEN), "{said}");
+    }
+    assert_eq!(down.code, 0, "{down:?}");
+    assert_eq!(cloud.counts(), (0, 0, 0));
+}
+
+fn local(lab: &Lab) -> Box<dyn Provider> {
     let settings = Settings {
         variables: BTreeMap::new(),
         state: lanes(lab).join("providers"),
     };
-    let provider = open("local", &settings).unwrap();
-    let keys = lab.path().join("keys");
-    fs::create_dir(&keys).unwrap();
-    let label = label.parse().unwrap();
-    let identity = identity::make(&keys, &label).unwrap();
-    let mut spec = Spec {
+    open("local", &settings).unwrap()
+}
+
+/// A machine of `local` with this key.
+fn spec_of(label: Label, key: &str) -> Spec {
+    Spec {
         label,
         lane: LaneId::from_bits(fastrand::u128(..)),
         owner: "somebody".into(),
@@ -265,12 +342,22 @@ async fn somebodys_machine(lab: &Lab, label: &str) -> (Box<dyn Provider>, Machin
         disk_gib: 50,
         kvm: false,
         user_data: String::new(),
-        ssh_key: identity.public.trim().to_owned(),
+        ssh_key: key.to_owned(),
         ssh_from: Vec::new(),
         created: journal::now(),
         expires: journal::now() + Duration::from_secs(3600),
         extras: BTreeMap::new(),
-    };
+    }
+}
+
+/// A machine of somebody's: made without the lane's command, with a key of its own.
+async fn somebodys_machine(lab: &Lab, label: &str) -> (Box<dyn Provider>, Machine, PathBuf) {
+    let provider = local(lab);
+    let keys = lab.path().join("keys");
+    fs::create_dir(&keys).unwrap();
+    let label = label.parse().unwrap();
+    let identity = identity::make(&keys, &label).unwrap();
+    let mut spec = spec_of(label, identity.public.trim());
     spec.user_data =
         cloudinit::document(&spec, &identity, &[], None, &provider.capabilities()).unwrap();
     let machine = provider.create(&spec).await.unwrap();

@@ -69,9 +69,9 @@ pub struct UpArgs {
     /// A public key that may log in beside the lane's own: a file, or the key itself
     #[arg(long, value_name = "FILE|KEY", env = "SSH_PUBKEY", value_parser = parse_public_key)]
     pub ssh_pubkey: Option<String>,
-    /// How long it may live, for example 90m, 4h or 2d; then anybody's `firelane reap` removes it
-    #[arg(long, value_name = "TIME", default_value = "4h", value_parser = parse_ttl)]
-    pub ttl: Duration,
+    /// How long it may live, for example 90m, 4h or 2d; then anybody's `firelane reap` removes it [default: 4h]
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    pub ttl: Option<Duration>,
     /// Do nothing if it would cost more than this over its whole life, in US dollars
     #[arg(long, value_name = "USD", value_parser = parse_dollars)]
     pub max_spend: Option<u64>,
@@ -133,7 +133,7 @@ pub enum OnErrorChoice {
 /// Arguments of `firelane down`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 nothing of it is left; 3 something is left, and may cost money."
+    after_help = "Exit codes: 0 nothing of it is left; 3 something is left, or could not be looked for, and may cost money."
 )]
 pub struct DownArgs {
     /// Its provider [default: that of the lane; without a label it has to be said]
@@ -153,7 +153,7 @@ pub struct DownArgs {
 /// Arguments of `firelane list`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 every provider was asked; 1 one could not be, or a journal cannot be read."
+    after_help = "Exit codes: 0 every provider was asked that there are credentials for; 1 one could not be, or a journal cannot be read."
 )]
 pub struct ListArgs {
     /// Those that are over too, with what they have cost

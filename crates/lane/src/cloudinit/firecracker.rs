@@ -1,5 +1,6 @@
 //! The Firecracker that a machine gets, and where from.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// An archive of a release, as the machine downloads it.
@@ -27,6 +28,13 @@ impl Download {
     pub(super) fn settings(download: Option<&Download>) -> String {
         let (url, sha256) = download.map_or(("", ""), |it| (&*it.url, &*it.sha256));
         format!("FIRECRACKER_URL='{url}' FIRECRACKER_SHA256='{sha256}'")
+    }
+}
+
+/// `URL#sha256=HEX`, as it is read.
+impl fmt::Display for Download {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}#sha256={}", self.url, self.sha256)
     }
 }
 
@@ -73,8 +81,7 @@ mod tests {
     #[test]
     fn what_is_pinned_can_be_said() {
         let pinned = Download::pinned();
-        let text = format!("{}#sha256={}", pinned.url, pinned.sha256);
-        assert_eq!(text.parse(), Ok(pinned));
+        assert_eq!(pinned.to_string().parse(), Ok(pinned));
     }
 
     #[test]

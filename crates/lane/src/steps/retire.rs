@@ -82,13 +82,17 @@ pub(crate) async fn give_back(
 
 /// Removes what is beside machines. What cannot be removed yet is told, and `reap` tries again.
 pub(crate) async fn sweep(crew: &Crew<'_>, which: &Which) {
-    let swept = match crew.provider.sweep(which).await {
-        Ok(swept) => swept,
-        Err(error) => Swept {
-            removed: Vec::new(),
-            left: vec![("what is beside machines".to_owned(), error.to_string())],
-        },
-    };
+    let swept = crew.provider.sweep(which).await;
+    let swept = swept.unwrap_or_else(|error| Swept {
+        removed: Vec::new(),
+        left: vec![("what is beside machines".to_owned(), error.to_string())],
+        used: Vec::new(),
+    });
+    tell(crew, swept);
+}
+
+/// Tells what became of a sweep. That machines use what they need is worth no word.
+pub(crate) fn tell(crew: &Crew<'_>, swept: Swept) {
     let removed = swept
         .removed
         .into_iter()

@@ -55,6 +55,9 @@ pub enum UpError {
     /// It would cost too much.
     #[error("{0}")]
     TooDear(String),
+    /// Something is asked for that this provider's machines cannot be given.
+    #[error("{0}")]
+    Unfit(String),
     /// The provider would refuse it.
     #[error("the preflight failed: {}", failed_checks(checks))]
     Preflight {

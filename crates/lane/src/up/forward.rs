@@ -8,7 +8,7 @@ use firelane_model::lane::{Lane, Record, Stage, Step, Terms};
 use tokio::time::Instant;
 
 use super::error::{Then, UpError};
-use super::plan::{plan, prepare_spec};
+use super::plan::{Prepared, affordable, plan, prepare_spec};
 use super::wish::{OnError, Wish};
 use crate::crew::{Crew, StepError};
 use crate::down;
@@ -48,25 +48,26 @@ pub async fn up(
     let mut interrupted = std::pin::pin!(interrupted);
     let ready = async {
         let prepared = prepare_spec(crew, wish, known.as_ref(), &folder).await?;
-        let terms = terms(&prepared.spec, crew.provider.name());
         match &known {
             Some(lane) => {
-                resumable(lane, &terms)?;
+                resumable(lane, &prepared.terms)?;
+                let life = lane.expires.since(lane.created);
+                affordable(lane.milli_usd_per_hour, life, wish)?;
                 let (label, stage) = (lane.label.clone(), lane.stage);
                 crew.progress.tell(&Event::Resumed { label, stage });
                 let_in(crew, lane, &prepared.spec).await?;
             }
-            None => plan(crew, wish, &prepared, terms, &mut journal).await?,
+            None => plan(crew, wish, &prepared, &mut journal).await?,
         }
-        Ok(prepared.spec)
+        Ok(prepared)
     };
     let ready = tokio::select! {
         biased;
         () = &mut interrupted => Err(UpError::Interrupted),
         ready = ready => ready,
     };
-    let spec = match ready {
-        Ok(spec) => spec,
+    let prepared = match ready {
+        Ok(prepared) => prepared,
         Err(error) => return Err(nothing_begun(journal, error)),
     };
     let ours = known.is_none_or(|lane| !lane.maybe_made);
@@ -74,7 +75,7 @@ pub async fn up(
         crew,
         wish,
         release,
-        spec: &spec,
+        prepared: &prepared,
     };
     forward(&work, journal, ours, interrupted).await
 }
@@ -113,23 +114,12 @@ async fn let_in(crew: &Crew<'_>, lane: &Lane, spec: &Spec) -> Result<(), UpError
     }
 }
 
-fn terms(spec: &Spec, provider: &str) -> Terms {
-    Terms {
-        provider: provider.to_owned(),
-        region: spec.region.clone(),
-        instance_type: spec.instance_type.clone(),
-        disk_gib: spec.disk_gib,
-        kvm: spec.kvm,
-        extras: spec.extras.clone(),
-    }
-}
-
 /// What every step has to do with.
 struct Work<'a> {
     crew: &'a Crew<'a>,
     wish: &'a Wish,
     release: &'a Release,
-    spec: &'a Spec,
+    prepared: &'a Prepared,
 }
 
 /// Step by step to the end.
@@ -189,14 +179,14 @@ async fn one(
     let Work {
         crew,
         release,
-        spec,
+        prepared,
         ..
     } = *work;
     let lane = journal.lane().cloned().expect("it is planned");
     match step {
-        Step::Create => create::create(crew, journal, spec, again).await,
+        Step::Create => create::create(crew, journal, &prepared.spec, again).await,
         Step::Reach => reach::log_in(crew, &lane, step).await.map(drop),
-        Step::Prepare => prepare::prepare(crew, &lane, work.wish.firecracker.as_ref()).await,
+        Step::Prepare => prepare::prepare(crew, &lane, prepared.firecracker.as_ref()).await,
         Step::Sync => sync::sync(crew, &lane, release).await,
         Step::Deploy => deploy::deploy(crew, &lane, release).await,
         Step::Verify => {

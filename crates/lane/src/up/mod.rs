@@ -15,4 +15,4 @@ mod wish;
 pub use error::{Then, UpError};
 pub use forward::{Up, up};
 pub use plan::{Prepared, prepare_spec};
-pub use wish::{OnError, Wish};
+pub use wish::{Firecracker, OnError, USUAL_TTL, Wish};

@@ -7,7 +7,11 @@ use firelane_model::lane::{Label, LaneId};
 
 use crate::cloudinit::Download;
 
-/// What is wanted.
+/// How long a lane lives if nobody says.
+pub const USUAL_TTL: Duration = Duration::from_secs(4 * 3600);
+
+/// What is wanted. What a lane that exists has, and is not said here, stays as it is; what is said
+/// and is otherwise than it has it is refused, but for [`Wish::ssh_from`], which is changed.
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// The lane's name.
@@ -26,18 +30,29 @@ pub struct Wish {
     pub kvm: bool,
     /// What only the provider knows.
     pub extras: BTreeMap<String, String>,
-    /// Keys that may log in beside the lane's own, lines of OpenSSH's `authorized_keys`.
+    /// Keys that may log in beside the lane's own, lines of OpenSSH's `authorized_keys`. Empty: not said.
     pub ssh_keys: Vec<String>,
-    /// From which networks SSH may come.
+    /// From which networks SSH may come. Empty: not said.
     pub ssh_from: Vec<String>,
-    /// The Firecracker that it downloads. None: it gets none, or one is brought.
-    pub firecracker: Option<Download>,
-    /// How long it may live.
-    pub ttl: Duration,
+    /// The Firecracker that it downloads.
+    pub firecracker: Firecracker,
+    /// How long it may live. None: [`USUAL_TTL`].
+    pub ttl: Option<Duration>,
     /// Most that it may cost over that time, in thousandths of a US dollar.
     pub most_milli_usd: Option<u64>,
     /// What becomes of it if a step fails, or its user interrupts.
     pub on_error: OnError,
+}
+
+/// Which Firecracker a host downloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firecracker {
+    /// Not said: that which Firelane is tested with, on a host that is to have KVM and can download.
+    Usual,
+    /// None at all, or one is brought.
+    Nothing,
+    /// This one.
+    This(Download),
 }
 
 /// What becomes of a lane that failed.

@@ -47,6 +47,15 @@ pub struct Terms {
     pub kvm: bool,
     /// What only the provider knows.
     pub extras: BTreeMap<String, String>,
+    /// How long it may live, in seconds. None, here and below: its journal does not tell.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
+    /// Keys that may log in beside its own.
+    #[serde(default)]
+    pub ssh_keys: Option<Vec<String>>,
+    /// The Firecracker that it downloads, as `URL#sha256=HEX`; empty for none.
+    #[serde(default)]
+    pub firecracker: Option<String>,
 }
 
 /// A term that differs.
@@ -87,7 +96,23 @@ impl Terms {
             let of = |terms: &Terms| terms.extras.get(name).cloned().unwrap_or_default();
             compare(name, &of(self), &of(asked));
         }
+        let told = |text: Option<String>| text.unwrap_or_else(|| "not known".to_owned());
+        let ttl = |terms: &Terms| told(terms.ttl_s.map(time));
+        compare("time to live", &ttl(self), &ttl(asked));
+        let keys = |terms: &Terms| told(terms.ssh_keys.as_ref().map(|keys| keys.join(", ")));
+        compare("SSH key", &keys(self), &keys(asked));
+        let firecracker = |terms: &Terms| told(terms.firecracker.clone());
+        compare("Firecracker", &firecracker(self), &firecracker(asked));
         differences
+    }
+}
+
+/// Seconds as `--ttl` has them, or as they are.
+fn time(seconds: u64) -> String {
+    match seconds {
+        whole if whole % 3600 == 0 => format!("{}h", whole / 3600),
+        whole if whole % 60 == 0 => format!("{}m", whole / 60),
+        odd => format!("{odd}s"),
     }
 }
 

@@ -18,6 +18,9 @@ fn terms() -> Terms {
         disk_gib: 50,
         kvm: true,
         extras: BTreeMap::new(),
+        ttl_s: Some(4 * 3600),
+        ssh_keys: Some(Vec::new()),
+        firecracker: Some(String::new()),
     }
 }
 

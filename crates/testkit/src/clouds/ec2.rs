@@ -3,6 +3,7 @@
 //! wrong: calls that are refused, answers that are lost, cut or senseless.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +51,10 @@ pub enum Fault {
     Cut,
     /// It is done, and the connection is cut before the answer.
     Lost,
+    /// It never arrives, and the connection stays open.
+    Unheard,
+    /// It is done, and the answer never comes.
+    Unanswered,
     /// It is done, and the answer is a page of HTML with status 200.
     Senseless,
     /// It is done, and the answer has no ids.
@@ -206,6 +211,7 @@ impl Shared {
             }
             Some(Fault::Refused(status, code)) => return Ok(refusal(status, code)),
             Some(Fault::Cut) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Some(Fault::Unheard) => pending().await,
             _ => {}
         }
         if let Some(refused) = self.refused(&head, &call).await {
@@ -221,6 +227,7 @@ impl Shared {
         let answer = self.seen(&call, status, answer);
         match fault {
             Some(Fault::Lost) => Err(io::ErrorKind::ConnectionReset.into()),
+            Some(Fault::Unanswered) => pending().await,
             Some(Fault::Senseless) => Ok(response(200, "<html><body>Welcome</body></html>")),
             Some(Fault::NoIds) => {
                 let text = String::from_utf8_lossy(&answer);

@@ -27,6 +27,8 @@ struct World {
     /// Ids of keys, with the tags of the lane that they are of.
     keys: BTreeMap<String, BTreeMap<String, String>>,
     next: u32,
+    /// Credentials are refused.
+    locked_out: bool,
 }
 
 struct Known {
@@ -34,6 +36,7 @@ struct Known {
     instance_type: String,
     /// Networks that may log in.
     open_to: Vec<String>,
+    user_data: String,
     state: MachineState,
     looks: u32,
     seen_from: Instant,
@@ -64,6 +67,7 @@ impl SimulatedCloud {
                 .collect(),
             instance_type: "other".into(),
             open_to: Vec::new(),
+            user_data: String::new(),
             state: MachineState::Running,
             looks: LOOKS,
             seen_from: Instant::now(),
@@ -89,6 +93,18 @@ impl SimulatedCloud {
         machines.flat_map(|known| known.open_to.clone()).collect()
     }
 
+    /// What the machines that are there read as they boot.
+    pub fn user_data(&self) -> Vec<String> {
+        let world = self.world();
+        let machines = world.machines.values();
+        machines.map(|known| known.user_data.clone()).collect()
+    }
+
+    /// Whether credentials are refused from now on.
+    pub fn lock_out(&self, locked_out: bool) {
+        self.world().locked_out = locked_out;
+    }
+
     /// A machine ends by itself, as one whose time is over.
     pub fn lose_machines(&self) {
         self.world().machines.clear();
@@ -105,6 +121,9 @@ impl SimulatedCloud {
         mut work: impl FnMut(&mut World) -> Result<T, CloudError> + Send,
     ) -> Result<T, CloudError> {
         let fail = |class, message: &str| CloudError::new(NAME, name, class, message);
+        if self.world().locked_out {
+            return Err(fail(Class::Auth, "the token is not taken"));
+        }
         match self.faults.next(name) {
             None => work(&mut self.world()),
             Some(Fault::Throttled) => Err(fail(Class::Throttle, "too often")),
@@ -220,6 +239,7 @@ impl Provider for SimulatedCloud {
                 tags: tags.clone(),
                 instance_type: spec.instance_type.clone(),
                 open_to: spec.ssh_from.clone(),
+                user_data: spec.user_data.clone(),
                 state: MachineState::Pending,
                 looks: 0,
                 seen_from: Instant::now() + UNSEEN,
@@ -310,7 +330,7 @@ impl Provider for SimulatedCloud {
                 };
                 let is_used = used.iter().any(|other| other.lane == mark.lane);
                 if is_used && which.means(&mark) {
-                    swept.left.push((id.clone(), "its machine is there".into()));
+                    swept.used.push(id.clone());
                 }
                 let goes = which.means(&mark) && !is_used;
                 if goes {

@@ -61,7 +61,7 @@ async fn whatever_fails_on_the_way_up_nothing_is_left_without_an_owner() {
                 }
             }
             let down = setting.down(&Chosen::All).await.unwrap();
-            assert!(down.left.is_empty(), "{context}: {:?}", down.left);
+            assert!(down.is_clear(), "{context}: {down:?}");
             assert_eq!(setting.cloud.what_is_there(), ["not-ours"], "{context}");
             assert!(setting.labels().is_empty(), "{context}");
         }
@@ -140,7 +140,7 @@ async fn many_faults_at_random_leave_nothing_either() {
         // By its end, or by the end of its time.
         let (chosen, ttl) = match dice.bool() {
             true => (Chosen::All, wish.ttl),
-            false => (Chosen::Expired, Duration::from_millis(1)),
+            false => (Chosen::Expired, Some(Duration::from_millis(1))),
         };
         wish.ttl = ttl;
         setting.faults.roll(seed, dice.u32(3..12));
@@ -152,7 +152,7 @@ async fn many_faults_at_random_leave_nothing_either() {
             let ended = match ended {
                 "down" => tokio::select! {
                     down = setting.down(&chosen) => match down {
-                        Ok(down) if down.left.is_empty() => "down",
+                        Ok(down) if down.is_clear() => "down",
                         _ => "down, with something left",
                     },
                     () = setting.faults.killed() => "down, killed",
@@ -169,7 +169,7 @@ async fn many_faults_at_random_leave_nothing_either() {
         }
         setting.faults.set(None);
         let down = setting.down(&chosen).await.unwrap();
-        assert!(down.left.is_empty(), "{context}: {:?}", down.left);
+        assert!(down.is_clear(), "{context}: {down:?}");
         assert_eq!(setting.cloud.what_is_there(), ["not-ours"], "{context}");
         assert!(setting.labels().is_empty(), "{context}");
     }

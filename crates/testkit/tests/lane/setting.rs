@@ -5,7 +5,6 @@ use std::fs;
 use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use firelane_cloud::retry::{Policy, Retrying};
 use firelane_lane::crew::{Crew, StepError, Timing};
@@ -13,7 +12,7 @@ use firelane_lane::down::{self, Chosen, Down};
 use firelane_lane::install::Release;
 use firelane_lane::journal::Yard;
 use firelane_lane::progress::{Event, Progress};
-use firelane_lane::up::{OnError, Up, UpError, Wish, up};
+use firelane_lane::up::{Firecracker, OnError, Up, UpError, Wish, up};
 use firelane_model::lane::{Label, LaneId, Step};
 use firelane_testkit::lane::{Faults, SimulatedAccess, SimulatedCloud};
 
@@ -114,8 +113,8 @@ impl Setting {
             extras: BTreeMap::new(),
             ssh_keys: Vec::new(),
             ssh_from: vec!["192.0.2.7/32".into()],
-            firecracker: None,
-            ttl: Duration::from_secs(4 * 3600),
+            firecracker: Firecracker::Usual,
+            ttl: None,
             most_milli_usd: None,
             on_error: OnError::CleanUp,
         }

@@ -5,12 +5,14 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
+use firelane_cloud::Class;
 use firelane_cloud::registry::{self, Settings};
+use firelane_lane::cloudinit::Download;
 use firelane_lane::crew::Crew;
 use firelane_lane::down::{self, Chosen, forget};
 use firelane_lane::list::{Standing, list};
 use firelane_lane::steps::verify::Verdict;
-use firelane_lane::up::{OnError, Then, UpError, up};
+use firelane_lane::up::{Firecracker, OnError, Then, UpError, Wish, up};
 use firelane_model::lane::{Stage, Step};
 use firelane_testkit::lane::Trouble;
 
@@ -37,7 +39,7 @@ async fn up_ends_with_a_verified_host_and_down_leaves_nothing() {
         .await
         .unwrap();
     assert_eq!(down.retired, ["mine".parse().unwrap()]);
-    assert!(down.left.is_empty());
+    assert!(down.is_clear());
     assert_eq!(setting.cloud.what_is_there(), ["not-ours"]);
     assert!(setting.labels().is_empty());
     let retired = setting.yard.retired().unwrap();
@@ -75,6 +77,94 @@ async fn up_with_other_terms_is_refused_with_the_difference() {
     );
     // What is not said is not another wish.
     setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_machine_has_from_its_beginning_is_not_passed_over_later() {
+    let setting = Setting::new();
+    let mut wish = setting.wish("mine");
+    wish.ttl = Some(Duration::from_secs(90 * 60));
+    wish.ssh_keys = vec!["ssh-ed25519 AAAA one".into()];
+    wish.firecracker = Firecracker::Nothing;
+    setting.up(&wish).await.unwrap().unwrap();
+    let before = setting.cloud.what_is_there();
+    // The same, said or not said.
+    setting.up(&wish).await.unwrap().unwrap();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+
+    let refused = async |change: fn(&mut Wish), said: &str| {
+        let mut other = wish.clone();
+        change(&mut other);
+        let error = setting.up(&other).await.unwrap().unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    };
+    let ttl = |wish: &mut Wish| wish.ttl = Some(Duration::from_secs(4 * 3600));
+    refused(ttl, r#"its time to live is "90m", and "4h" is asked for"#).await;
+    let key = |wish: &mut Wish| wish.ssh_keys = vec!["ssh-ed25519 BBBB two".into()];
+    let said = r#"its SSH key is "ssh-ed25519 AAAA one", and "ssh-ed25519 BBBB two" is asked for"#;
+    refused(key, said).await;
+    let firecracker = |wish: &mut Wish| wish.firecracker = Firecracker::This(Download::pinned());
+    refused(firecracker, r#"its Firecracker is "", and "https://"#).await;
+    let most = |wish: &mut Wish| wish.most_milli_usd = Some(1);
+    refused(most, "and --max-spend allows 0.001 USD").await;
+    assert_eq!(setting.cloud.what_is_there(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_at_the_beginning_counts_when_a_create_is_made_again() {
+    let setting = Setting::new();
+    let mut wish = setting.wish("mine");
+    wish.ssh_keys = vec!["ssh-ed25519 AAAA one".into()];
+    wish.on_error = OnError::Keep;
+    let after = tokio::time::sleep(Duration::from_secs(4));
+    up(&setting.crew(), &wish, &setting.release(), after)
+        .await
+        .unwrap_err();
+    setting.cloud.lose_machines();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    assert!(setting.cloud.user_data()[0].contains("ssh-ed25519 AAAA one"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_provider_cannot_keep_is_refused() {
+    let setting = Setting::new();
+    let settings = Settings {
+        variables: BTreeMap::new(),
+        state: setting.path().to_owned(),
+    };
+    let existing = registry::open("existing", &settings).unwrap();
+    let crew = Crew {
+        provider: &*existing,
+        ..setting.crew()
+    };
+    let release = setting.release();
+    let refused = async |wish: &Wish, said: &str| {
+        let error = up(&crew, wish, &release, pending()).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        assert!(setting.labels().is_empty());
+    };
+    let mut wish = setting.wish("mine");
+    wish.extras.insert("host".into(), "192.0.2.1".into());
+    refused(&wish, "existing has no firewall").await;
+    wish.ssh_from.clear();
+    wish.ssh_keys = vec!["ssh-ed25519 AAAA one".into()];
+    refused(&wish, "leave --ssh-pubkey out").await;
+}
+
+/// A provider that cannot be looked at is told of, and is no machine that is left.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_looked_at_is_told_as_that() {
+    let setting = Setting::new();
+    setting.up(&setting.wish("mine")).await.unwrap().unwrap();
+    setting.cloud.lock_out(true);
+    let down = setting.down(&Chosen::Expired).await.unwrap();
+    assert!(down.left.is_empty() && !down.is_nothing(), "{down:?}");
+    let unseen = down.unseen.unwrap();
+    assert_eq!(unseen.class, Class::Auth);
+    assert!(!setting.told.text().contains("is left"));
+    setting.cloud.lock_out(false);
+    let down = setting.down(&Chosen::Expired).await.unwrap();
+    assert!(down.is_nothing(), "{down:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +298,7 @@ async fn a_journal_that_cannot_be_written_keeps_no_machine() {
 async fn a_lane_whose_time_is_over_does_not_go_on() {
     let setting = Setting::new();
     let mut wish = setting.wish("mine");
-    wish.ttl = Duration::ZERO;
+    wish.ttl = Some(Duration::ZERO);
     setting.up(&wish).await.unwrap().unwrap();
     let refused = setting
         .up(&setting.wish("mine"))
@@ -224,7 +314,7 @@ async fn a_lane_whose_time_is_over_does_not_go_on() {
 async fn only_what_is_over_is_reaped() {
     let setting = Setting::new();
     let mut short = setting.wish("short");
-    short.ttl = Duration::ZERO;
+    short.ttl = Some(Duration::ZERO);
     setting.up(&short).await.unwrap().unwrap();
     setting.up(&setting.wish("long")).await.unwrap().unwrap();
     let reaped = setting.down(&Chosen::Expired).await.unwrap();
@@ -310,6 +400,8 @@ async fn a_lane_on_a_machine_that_lets_nobody_in_any_more_can_be_given_up() {
     };
     let mut wish = setting.wish("mine");
     wish.extras.insert("host".into(), "192.0.2.1".into());
+    // Who may come there is not ours to say.
+    wish.ssh_from.clear();
     let release = setting.release();
     up(&crew, &wish, &release, pending()).await.unwrap();
     setting.access.set(Trouble::Silent);

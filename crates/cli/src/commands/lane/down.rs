@@ -1,5 +1,6 @@
 //! `firelane down`.
 
+use firelane_cloud::CloudError;
 use firelane_lane::down::{Chosen, Down, down as take_down, forget};
 
 use super::LEFT;
@@ -37,11 +38,23 @@ pub(in crate::commands) async fn down(args: DownArgs) -> Result<u8, Failure> {
     told(&down.map_err(Failure::platform)?)
 }
 
-/// Says what is gone and what is left; gives the exit code.
-pub(super) fn told(down: &Down) -> Result<u8, Failure> {
+/// Says what is gone, what is left and what could not be looked for; gives the exit code.
+fn told(down: &Down) -> Result<u8, Failure> {
     if down.is_nothing() {
         say("nothing to remove")?;
     }
+    given_back(down)?;
+    if let Some(error) = &down.unseen {
+        let remedy = remedy(error);
+        eprintln!(
+            "firelane: there may be machines that cost money, which cannot be looked for: {error}{remedy}"
+        );
+    }
+    Ok(if down.is_clear() { 0 } else { LEFT })
+}
+
+/// Says what is gone and what is left.
+pub(super) fn given_back(down: &Down) -> Result<(), Failure> {
     for label in &down.retired {
         say(format_args!("lane {label} is given back"))?;
     }
@@ -51,5 +64,11 @@ pub(super) fn told(down: &Down) -> Result<u8, Failure> {
     for (what, error) in &down.left {
         eprintln!("firelane: {what} is left, and may cost money: {error}");
     }
-    Ok(if down.left.is_empty() { 0 } else { LEFT })
+    Ok(())
+}
+
+/// What its user can do about it, to be appended.
+pub(super) fn remedy(error: &CloudError) -> String {
+    let remedy = error.remedy.as_deref();
+    remedy.map_or_else(String::new, |remedy| format!("; remedy: {remedy}"))
 }

@@ -39,7 +39,7 @@ pub(in crate::commands) async fn list(args: ListArgs) -> Result<u8, Failure> {
                 found.extend(of_it);
                 match error {
                     // Whoever has no account there has no machine there.
-                    Some(error) if error.class == Class::Auth && !own.contains(&name) => {
+                    Some(error) if error.class == Class::NoCredentials && !own.contains(&name) => {
                         eprintln!("firelane: {name} is not asked: {error}");
                     }
                     Some(error) => {

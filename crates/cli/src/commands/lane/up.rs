@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use firelane_cloud::Provider;
-use firelane_lane::cloudinit::Download;
 use firelane_lane::install::Release;
-use firelane_lane::up::{OnError, Then, Up, UpError, Wish, prepare_spec, up as bring_up};
+use firelane_lane::up::{
+    Firecracker, OnError, Then, Up, UpError, Wish, prepare_spec, up as bring_up,
+};
 use firelane_model::lane::{Label, LaneId};
 use uuid::Uuid;
 
@@ -24,7 +25,7 @@ use crate::signals::Signals;
 
 pub(in crate::commands) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let provider = provider(&args.provider.provider)?;
-    let wish = wish(&args, provider.capabilities().downloads);
+    let wish = wish(&args);
     if args.dry_run {
         return dry_run(&provider, &wish).await;
     }
@@ -91,8 +92,8 @@ fn release(args: &UpArgs) -> Result<Release, Failure> {
     Ok(release)
 }
 
-/// What is wanted, as the arguments say it. `downloads`: the machine can.
-fn wish(args: &UpArgs, downloads: bool) -> Wish {
+/// What is wanted, as the arguments say it.
+fn wish(args: &UpArgs) -> Wish {
     Wish {
         label: args.label.clone(),
         lane: LaneId::from_bits(Uuid::now_v7().as_u128()),
@@ -105,9 +106,9 @@ fn wish(args: &UpArgs, downloads: bool) -> Wish {
         ssh_keys: args.ssh_pubkey.iter().cloned().collect(),
         ssh_from: args.wish.ssh_from.clone(),
         firecracker: match &args.firecracker {
-            Some(FirecrackerChoice::Download(download)) => Some(download.clone()),
-            None if downloads && !args.wish.no_kvm => Some(Download::pinned()),
-            Some(FirecrackerChoice::File(_) | FirecrackerChoice::None) | None => None,
+            Some(FirecrackerChoice::Download(download)) => Firecracker::This(download.clone()),
+            Some(FirecrackerChoice::File(_) | FirecrackerChoice::None) => Firecracker::Nothing,
+            None => Firecracker::Usual,
         },
         ttl: args.ttl,
         most_milli_usd: args.max_spend,
@@ -251,7 +252,9 @@ fn failed(args: &UpArgs, error: UpError) -> Result<u8, Failure> {
             eprintln!("firelane: {error}");
             Ok(FAILED)
         }
-        UpError::TooDear(_) | UpError::Document(_) => Err(Failure::usage(error.to_string())),
+        UpError::TooDear(_) | UpError::Document(_) | UpError::Unfit(_) => {
+            Err(Failure::usage(error.to_string()))
+        }
     }
 }
 

@@ -69,9 +69,20 @@ impl Aws {
                 .or_else(|| self.settings.variable(variable))
                 .map(str::to_owned)
         };
+        let group = of("security-group", "AWS_SG_ID");
+        if let Some(group) = &group
+            && !spec.ssh_from.is_empty()
+        {
+            let networks = spec.ssh_from.join(", ");
+            let message =
+                format!("{group} is used as it is, and SSH is to come from {networks} only");
+            return Err(RUN_INSTANCES
+                .error(Class::Invalid, message)
+                .with_remedy("leave out the one or the other: AWS_SG_ID, or --ssh-from"));
+        }
         Ok(Extras {
             subnet: of("subnet", "AWS_SUBNET_ID"),
-            group: of("security-group", "AWS_SG_ID"),
+            group,
         })
     }
 

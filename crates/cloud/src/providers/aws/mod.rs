@@ -224,7 +224,7 @@ impl Provider for Aws {
                 Ok(()) => swept.removed.push(name),
                 Err(error) if error.class == Class::Conflict => {
                     if *which == Which::All {
-                        swept.left.push((name, "machines use it".to_owned()));
+                        swept.used.push(name);
                     }
                 }
                 Err(error) if error.class.may_pass() => return Err(error),

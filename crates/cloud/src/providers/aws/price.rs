@@ -35,8 +35,11 @@ pub(super) async fn quote(
         Err(error) => {
             // Prices are a permission of their own, and no reason to stop. Without credentials
             // nothing else would go either, and what may pass is asked again.
-            let stops =
-                error.class.may_pass() || error.class == Class::Auth && error.code.is_none();
+            let stops = match error.class {
+                Class::NoCredentials => true,
+                Class::Auth => error.code.is_none(),
+                class => class.may_pass(),
+            };
             match known() {
                 None if stops => Err(error),
                 known => {

@@ -305,17 +305,18 @@ async fn of_nobody<T: Labelled>(
             continue;
         }
         let name = format!("{} {}", T::WHAT, thing.name());
-        let used = "a machine uses it".to_owned();
         if labels.get(LANE).is_some_and(|lane| lanes.contains(lane)) {
             if *which == Which::All {
-                swept.left.push((name, used));
+                swept.used.push(name);
             }
             continue;
         }
         match delete::<T>(client, thing.id()).await {
             Ok(()) => swept.removed.push(name),
             // A machine that is on its way out, or somebody has put it to use.
-            Err(error) if error.class == Class::Conflict => swept.left.push((name, used)),
+            Err(error) if error.class == Class::Conflict => {
+                swept.left.push((name, "a machine uses it".to_owned()));
+            }
             Err(error) if error.class.may_pass() => return Err(error),
             Err(error) => swept.left.push((name, error.to_string())),
         }

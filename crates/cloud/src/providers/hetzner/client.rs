@@ -204,7 +204,7 @@ impl Client {
     ) -> Result<Reply, CloudError> {
         let Some(token) = &self.token else {
             return Err(action
-                .error(Class::Auth, format!("{TOKEN} is not set"))
+                .error(Class::NoCredentials, format!("{TOKEN} is not set"))
                 .with_remedy(format!(
                     "make a token with Read & Write in the console (the project, Security, API tokens), and export {TOKEN}"
                 )));

@@ -83,7 +83,8 @@ async fn without_a_token_nobody_is_asked_and_a_wrong_one_is_not_repeated() {
         })
     };
     let error = provider("").unwrap().default_region().await.unwrap_err();
-    assert_eq!((error.class, error.effect), (Class::Auth, Effect::None));
+    let unset = (Class::NoCredentials, Effect::None);
+    assert_eq!((error.class, error.effect), unset);
     assert_eq!(
         error.to_string(),
         "hetzner: GET /locations: HCLOUD_TOKEN is not set"

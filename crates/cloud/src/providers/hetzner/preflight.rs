@@ -12,7 +12,9 @@ impl Hetzner {
         let location = lookups::check_location(&self.client, &spec.region).await;
         // The first call is also the one that shows whether the token is taken.
         let (taken, location) = match location {
-            Err(error) if error.class == Class::Auth => (Err(error), None),
+            Err(error) if matches!(error.class, Class::NoCredentials | Class::Auth) => {
+                (Err(error), None)
+            }
             location => (Ok(()), Some(location)),
         };
         let mut rows = vec![row("credentials", taken, |()| {

@@ -12,6 +12,7 @@ mod catalog;
 mod things;
 mod world;
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::AUTHORIZATION;
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -79,6 +81,8 @@ struct State {
     nth: Option<(usize, Fault)>,
     /// Calls that are left in this hour.
     left: u64,
+    /// Calls that wait for an answer for ever.
+    unanswered: usize,
 }
 
 /// The server. It ends with its value.
@@ -110,6 +114,7 @@ impl HetznerCloud {
             faults: Vec::new(),
             nth: None,
             left: CALLS_AN_HOUR,
+            unanswered: 0,
         }));
         let task = tokio::spawn(serve(listener, state.clone()));
         HetznerCloud {
@@ -163,6 +168,22 @@ impl HetznerCloud {
     /// How many calls are left until one is refused; then the hour is over.
     pub fn calls_left(&self, calls: u64) {
         self.state().left = calls;
+    }
+
+    /// How many calls wait for an answer that never comes.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.state().unanswered
+    }
+
+    /// Servers that there are, and that are made later, have this address in place of one that nobody has.
+    pub fn servers_are_at(&self, address: &str) {
+        self.state().world.move_to(address);
+    }
+
+    /// Whether what is being done goes on, with each look at it. At first it does.
+    pub fn go_on(&self, goes_on: bool) {
+        self.state().world.stands_still = !goes_on;
     }
 
     /// What was said since the last time.
@@ -246,12 +267,25 @@ async fn answer(
     let Some(path) = head.uri.path().strip_prefix("/v1") else {
         return Ok(response(200, format!("{OPERATOR}\n"), CALLS_AN_HOUR));
     };
-    let mut state = lock(state);
+    let said = said(&mut lock(state), &head, path, &body);
+    match said {
+        Some(answer) => answer,
+        None => pending().await,
+    }
+}
+
+/// Does what a call asks for, or what it is to come to. None: there is no answer.
+fn said(
+    state: &mut State,
+    head: &Parts,
+    path: &str,
+    body: &[u8],
+) -> Option<io::Result<Response<Full<Bytes>>>> {
     let mut exchange = Exchange {
         method: head.method.to_string(),
         path: path.to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
-        request: serde_json::from_slice(&body).unwrap_or_default(),
+        request: serde_json::from_slice(body).unwrap_or_default(),
         status: 0,
         answer: Value::Null,
     };
@@ -259,8 +293,12 @@ async fn answer(
     let token = head.headers.get(AUTHORIZATION);
     let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let as_wanted = "as a test wants it";
+    if let Some(Fault::Unheard) = fault {
+        state.unanswered += 1;
+        return None;
+    }
     let (status, answer) = match fault {
-        Some(Fault::Cut) => return Err(io::ErrorKind::ConnectionReset.into()),
+        Some(Fault::Cut) => return Some(Err(io::ErrorKind::ConnectionReset.into())),
         Some(Fault::Refused(status, code)) => refusal(status, code, as_wanted),
         _ if state.left == 0 => {
             state.left = CALLS_AN_HOUR + 1;
@@ -281,7 +319,11 @@ async fn answer(
     let left = state.left;
     (exchange.status, exchange.answer) = (status, answer.clone());
     state.said.push(exchange);
-    match fault {
+    if let Some(Fault::Unanswered) = fault {
+        state.unanswered += 1;
+        return None;
+    }
+    Some(match fault {
         Some(Fault::Lost) => Err(io::ErrorKind::ConnectionReset.into()),
         Some(Fault::Senseless) => {
             let page = "<html><body>Welcome</body></html>".to_owned();
@@ -289,7 +331,7 @@ async fn answer(
         }
         Some(Fault::NoIds) => Ok(response(status, text(&without_ids(answer)), left)),
         _ => Ok(response(status, text(&answer), left)),
-    }
+    })
 }
 
 impl State {

@@ -14,6 +14,8 @@ pub(super) struct Server {
     pub(super) image: Value,
     pub(super) location: Value,
     pub(super) firewalls: Vec<u64>,
+    /// None: one of its own, which nobody has (RFC 5737).
+    pub(super) address: Option<String>,
     /// What is to be done with it, the next first.
     pub(super) actions: Vec<u64>,
 }
@@ -26,6 +28,8 @@ impl Server {
         let firewalls: Vec<_> = firewalls
             .map(|id| json!({ "id": id, "status": "applied" }))
             .collect();
+        let nobodys = || format!("192.0.2.{}", low + 1);
+        let address = self.address.clone().unwrap_or_else(nobodys);
         json!({
             "id": id, "name": self.name, "status": self.status, "created": THEN, "labels": self.labels,
             "locked": !self.actions.is_empty(), "server_type": self.kind, "image": self.image,
@@ -40,7 +44,7 @@ impl Server {
             "volumes": [],
             "public_net": {
                 "firewalls": firewalls, "floating_ips": [],
-                "ipv4": { "id": id, "ip": format!("192.0.2.{}", low + 1), "blocked": false, "dns_ptr": "one.example" },
+                "ipv4": { "id": id, "ip": address, "blocked": false, "dns_ptr": "one.example" },
                 "ipv6": { "id": id + 1, "ip": "2001:db8::/64", "blocked": false, "dns_ptr": [] },
             },
         })

@@ -25,6 +25,10 @@ pub(super) struct World {
     /// Commands whose next action ends with this code.
     pub(super) failing: Vec<(String, String)>,
     pub(super) page: usize,
+    /// Nothing that is being done goes on.
+    pub(super) stands_still: bool,
+    /// Where servers are.
+    address: Option<String>,
 }
 
 impl Default for World {
@@ -37,6 +41,8 @@ impl Default for World {
             last: 1_000,
             failing: Vec::new(),
             page: PAGE,
+            stands_still: false,
+            address: None,
         }
     }
 }
@@ -201,6 +207,14 @@ impl World {
         (201, shown)
     }
 
+    /// All servers have this address.
+    pub(super) fn move_to(&mut self, address: &str) {
+        self.address = Some(address.to_owned());
+        for server in self.servers.values_mut() {
+            server.address = self.address.clone();
+        }
+    }
+
     fn make_firewall(&mut self, body: &Value) -> Answer {
         let name = string(body, "name");
         let Some(rules) = rules(body) else {
@@ -294,6 +308,7 @@ impl World {
             image,
             location,
             firewalls,
+            address: self.address.clone(),
             actions: actions.clone(),
         };
         let answer = json!({
@@ -343,6 +358,9 @@ impl World {
 
     /// Time goes on with each look.
     fn advance(&mut self, id: u64) {
+        if self.stands_still {
+            return;
+        }
         let Some(action) = self.actions.get_mut(&id) else {
             return;
         };

@@ -124,7 +124,7 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
     let swept = aws.sweep(&Which::Lane(spec.lane)).await.unwrap();
     assert_eq!(swept, Swept::default(), "that others use it is no news");
     let swept = aws.sweep(&Which::All).await.unwrap();
-    assert_eq!((swept.removed.len(), swept.left.len()), (0, 1), "{swept:?}");
+    assert_eq!((swept.removed.len(), swept.used.len()), (0, 1), "{swept:?}");
 
     aws.delete(&machine.handle).await.unwrap();
     aws.delete(&machine.handle).await.unwrap();

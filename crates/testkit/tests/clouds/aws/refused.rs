@@ -75,6 +75,14 @@ async fn what_cannot_be_made_is_named_before_anything_is_made() {
     let mut spec = spec("named", 2);
     let group = group.as_str().unwrap().to_owned();
     spec.extras.insert("security-group".to_owned(), group);
+    let error = aws.create(&spec).await.unwrap_err();
+    let said = told(&error);
+    assert!(
+        said.contains("SSH is to come from 198.51.100.7/32 only"),
+        "{said}"
+    );
+    assert!(said.contains("AWS_SG_ID, or --ssh-from"), "{said}");
+    spec.ssh_from.clear();
     let seen = cloud.seen(HOME);
     aws.create(&spec).await.unwrap();
     assert_eq!(cloud.seen(HOME)["groups"], seen["groups"]);

@@ -122,7 +122,7 @@ async fn a_machine_is_made_once_as_it_was_wanted_and_given_back() {
     assert_eq!(*from, json!(["203.0.113.9/32"]));
     assert_eq!(provider.console_log(&machine.handle).await.unwrap(), None);
     let swept = provider.sweep(&Which::All).await.unwrap();
-    assert_eq!((swept.removed.len(), swept.left.len()), (0, 2), "{swept:?}");
+    assert_eq!((swept.removed.len(), swept.used.len()), (0, 2), "{swept:?}");
 
     provider.delete(&machine.handle).await.unwrap();
     provider.delete(&machine.handle).await.unwrap();

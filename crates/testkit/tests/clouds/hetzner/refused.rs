@@ -115,13 +115,13 @@ async fn the_largest_document_that_is_allowed_is_taken() {
 async fn a_token_that_is_missing_wrong_or_may_not_write_is_named_and_nothing_is_spent() {
     let cloud = HetznerCloud::start().await;
     let spec = spec("token", 1);
-    for (token, message) in [
-        ("", "HCLOUD_TOKEN is not set"),
-        ("hushWrong", "HCLOUD_TOKEN is wrong"),
+    for (token, class, message) in [
+        ("", Class::NoCredentials, "HCLOUD_TOKEN is not set"),
+        ("hushWrong", Class::Auth, "HCLOUD_TOKEN is wrong"),
     ] {
         let provider = opened(&cloud, token).unwrap();
         let error = provider.create(&spec).await.unwrap_err();
-        assert_eq!((error.class, error.effect), (Class::Auth, Effect::None));
+        assert_eq!((error.class, error.effect), (class, Effect::None));
         assert!(told(&error).contains(message), "{}", told(&error));
         assert!(!format!("{error:?}").contains("hush"), "{error:?}");
         let rows = provider.preflight(&spec).await.unwrap();

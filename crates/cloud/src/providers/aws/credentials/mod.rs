@@ -80,9 +80,10 @@ impl Chain {
             return Ok(credentials);
         }
         let files = Profile::files(&self.settings);
-        Err(failed(format!(
+        let message = format!(
             "no credentials: AWS_ACCESS_KEY_ID is not set, there is no profile in {files}, and this is no instance with a role"
-        ))
+        );
+        Err(CloudError::new(NAME, "credentials", Class::NoCredentials, message)
         .with_remedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws configure`: docs/providers/aws.md"))
     }
 }

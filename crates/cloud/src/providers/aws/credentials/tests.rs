@@ -31,7 +31,13 @@ async fn key(chain: &Chain) -> Result<String, String> {
             found.session_token().unwrap_or("-")
         )),
         Err(error) => {
-            assert_eq!(error.class, Class::Auth);
+            let unset = error.message.starts_with("no credentials: ");
+            let class = if unset {
+                Class::NoCredentials
+            } else {
+                Class::Auth
+            };
+            assert_eq!(error.class, class, "{error}");
             Err(error.message.into())
         }
     }
